@@ -1,0 +1,1 @@
+"""The top of the house: commands, recipes, grids, reports."""

@@ -1,0 +1,1 @@
+"""Read runs, write tables and figures."""

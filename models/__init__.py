@@ -1,0 +1,1 @@
+"""Networks and losses: torch only, no files, no devices, no Ray, no MLflow."""

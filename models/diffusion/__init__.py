@@ -1,0 +1,1 @@
+"""Noise schedules, diffusion processes and samplers."""

@@ -1,0 +1,81 @@
+"""What every model is: two faces, one batch.
+
+Legend: B windows, H hypotheses, L frames, J joints, C coordinates, D features. Poses are metres, camera frame,
+root-relative; keypoints are normalised screen coordinates, zero where hidden.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseShape:
+    """What a model must know of the data: window length and the skeleton's tree as plain numbers."""
+
+    frames: int
+    """Window length L."""
+    joints: int
+    """Number of joints J."""
+    parents: tuple[int, ...]
+    """Parent of each joint, -1 for the root."""
+    left: tuple[int, ...]
+    """Left joints, mirrored by `right` in the same order."""
+    right: tuple[int, ...]
+    """Right joints."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Windows of one optimisation or evaluation step, on one worker."""
+
+    keypoints: Tensor
+    """(B, L, J, 2) normalised screen coordinates, hidden ones set to 0."""
+    visible: Tensor
+    """(B, L, J) bool, False where occluded. Kept beside the input; the published models do not read it."""
+    poses: Tensor | None = None
+    """(B, L, J, 3) target, metres, root-relative; None when only lifting."""
+    rank: int = 0
+    """This worker holds rows rank, rank + world, rank + 2 world, ... of the global batch."""
+    world: int = 1
+    """Number of workers that share the global batch."""
+
+    def draw(self, sample: Callable[[int], Tensor]) -> Tensor:
+        """Random numbers for the windows of this worker that do not depend on the number of workers.
+
+        `sample(n)` draws for n windows (leading dimension n); it is called for the global batch and this worker's rows
+        are kept. The draws are small beside the network's work, and any number of workers sees the same noise.
+        """
+        return sample(len(self.keypoints) * self.world)[self.rank :: self.world]
+
+
+class Lifter(nn.Module, ABC):
+    """A model that lifts windows of 2D keypoints to 3D poses.
+
+    `forward` is `loss`, so that a wrapper such as DistributedDataParallel sees the training call.
+    """
+
+    feature_width: int | None = None
+    """Width D of `features`, None if the model cannot serve as a conditioner."""
+
+    @abstractmethod
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Mean training loss over this worker's windows (scalar). Random draws use `generator` through `batch.draw`."""
+
+    @abstractmethod
+    def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
+        """Poses (B, H, L, J, 3) in metres, root-relative. Regressors return H = 1 whatever is asked."""
+
+    def features(self, keypoints_BLJC: Tensor) -> Tensor:
+        """Token features (B, L, J, D) for a model that is conditioned on this one. Raises ValueError if it has none."""
+        raise ValueError(
+            f"{type(self).__name__} gives no features, so it cannot be a conditioner. "
+            "Use a lifter with token features, for instance mixste."
+        )
+
+    def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The training face: `loss`."""
+        return self.loss(batch, generator)

@@ -1,0 +1,1 @@
+"""Turns a configuration into runs: settings, loop, evaluation, checkpoints, tracking."""
