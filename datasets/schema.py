@@ -72,7 +72,7 @@ class CameraSequence:
             if bad.any():
                 frame, joint = np.argwhere(bad)[0][:2]
                 raise ValueError(
-                    f"sequence {self.name}: {what} holds {int(bad.sum())} values that are NaN or infinite, the first at "
+                    f"sequence {self.name}: {what} holds {int(bad.sum())} NaN or infinite values, the first at "
                     f"frame {frame}, joint {joint}. Every value must be finite: repair or leave out this recording."
                 )
 
@@ -128,6 +128,7 @@ SEQUENCE_SCHEMA = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("camera_parameters", pa.string()),
+        pa.field("sha256", pa.string()),
     ]
 )
 """Arrow schema of the sequence table: one row a sequence; `offset` is its first row in the frame table."""

@@ -22,7 +22,8 @@ class Skeleton:
     right: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        assert len(self.joints) == len(self.parents) and len(self.left) == len(self.right)
+        assert len(self.joints) == len(self.parents)
+        assert len(self.left) == len(self.right)
         assert len(set(self.joints)) == len(self.joints), f"{self.name}: joint names repeat"
 
     def __len__(self) -> int:

@@ -42,6 +42,8 @@ class Batch:
     """This worker holds rows rank, rank + world, rank + 2 world, ... of the global batch."""
     world: int = 1
     """Number of workers that share the global batch."""
+    total: int | None = None
+    """Windows in the global batch; None means len(keypoints) * world. Needed where the last batch divides unevenly."""
 
     def draw(self, sample: Callable[[int], Tensor]) -> Tensor:
         """Random numbers for the windows of this worker that do not depend on the number of workers.
@@ -49,7 +51,8 @@ class Batch:
         `sample(n)` draws for n windows (leading dimension n); it is called for the global batch and this worker's rows
         are kept. The draws are small beside the network's work, and any number of workers sees the same noise.
         """
-        return sample(len(self.keypoints) * self.world)[self.rank :: self.world]
+        total = len(self.keypoints) * self.world if self.total is None else self.total
+        return sample(total)[self.rank :: self.world]
 
 
 class Lifter(nn.Module, ABC):
