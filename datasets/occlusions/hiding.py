@@ -1,0 +1,52 @@
+"""What the patterns share: how many frames a rate hides, a run of frames, and frames x joints -> mask.
+
+Legend: N windows, L frames, J joints.
+"""
+
+from math import ceil
+
+import numpy as np
+
+from posegrid.datasets.occlusions.draws import WindowDraws
+from posegrid.datasets.skeletons import Skeleton
+
+
+def check_rate(pattern: str, rate: float) -> None:
+    """Raises ValueError unless rate is a fraction in [0, 1)."""
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
+        raise ValueError(
+            f"occlusion {pattern}: rate is {rate!r}, allowed are fractions from 0 up to but not including 1. "
+            "Write 0.2 for 20 %."
+        )
+
+
+def hidden_count(pattern: str, rate: float, frames: int) -> int:
+    """floor(rate * L), the published count. Raises ValueError where it is 0 although the rate is not."""
+    count = int(rate * frames)
+    if rate > 0 and count == 0:
+        # Rounded up to four digits, so that the number shown really gives one frame.
+        least = ceil(10_000 / frames) / 10_000
+        remedy = f"the least rate is {least}. Raise the rate or use longer windows."
+        raise ValueError(
+            f"occlusion {pattern}: rate {rate} of {frames} frames is {rate * frames:.3g} frames, less than one. Windows "
+            f"of {frames} frames are too short for this rate; " + (remedy if least < 1 else "use longer windows.")
+        )
+    return count
+
+
+def run_of_frames(draws: WindowDraws, frames: int, count: int) -> np.ndarray:
+    """(N, L) bool, True on `count` consecutive frames, the start uniform in {0, ..., L - count - 1}.
+
+    As published, start L - count is never drawn: the last frame is always visible.
+    """
+    assert 0 <= count < frames
+    start = draws.integers(frames - count)[:, None]
+    frame = np.arange(frames)
+    return (frame >= start) & (frame < start + count)
+
+
+def hide(hidden_NL: np.ndarray, joints: tuple[str, ...], skeleton: Skeleton) -> np.ndarray:
+    """(N, L, J) bool mask, True = visible: the named joints are hidden together in the frames marked (N, L)."""
+    chosen = np.zeros(len(skeleton), dtype=bool)
+    chosen[skeleton.indices(joints)] = True
+    return ~(hidden_NL[:, :, None] & chosen)
