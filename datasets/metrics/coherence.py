@@ -32,7 +32,7 @@ class CoherenceConfig:
 
 
 def measured_bones(skeleton: Skeleton, shoulder_parent: str) -> np.ndarray:
-    """(bones, 2) joint indices (child, parent), in the order of the children; `shoulder_parent` replaces two parents."""
+    """(bones, 2) joint indices (child, parent) in the order of the children; `shoulder_parent` replaces two parents."""
     shoulders = skeleton.indices(_SHOULDERS)
     parent_of_shoulders = skeleton.index(shoulder_parent)
     if parent_of_shoulders in shoulders:

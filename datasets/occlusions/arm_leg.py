@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posegrid.datasets.occlusions.draws import WindowDraws
-from posegrid.datasets.occlusions.hiding import check_rate, hidden_count, hide
+from posegrid.datasets.occlusions.hiding import check_joints, check_rate, hidden_count, hide
 from posegrid.datasets.skeletons import Skeleton
 
 
@@ -23,12 +23,13 @@ class Config:
     """Names of the joints that are hidden together; hip and shoulder belong to their limb."""
 
     def __post_init__(self) -> None:
-        check_rate("arm_leg", self.rate)
+        check_rate(self.rate)
+        check_joints(self.joints)
 
 
 def masks(config: Config, draws: WindowDraws, frames: int, skeleton: Skeleton) -> np.ndarray:
     """(N, L, J) bool, True = visible. Raises ValueError where the rate hides no whole frame."""
-    count = hidden_count("arm_leg", config.rate, frames)
+    count = hidden_count(config.rate, frames)
     # The frames with the smallest of L independent numbers are a uniformly chosen subset of that size.
     order_NL = np.argsort(draws.uniform(frames), axis=1, kind="stable")
     hidden_NL = np.zeros(order_NL.shape, dtype=bool)

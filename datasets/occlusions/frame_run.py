@@ -20,10 +20,10 @@ class Config:
     """Length of the run as a fraction of the window, rounded down to whole frames."""
 
     def __post_init__(self) -> None:
-        check_rate("frame_run", self.rate)
+        check_rate(self.rate)
 
 
 def masks(config: Config, draws: WindowDraws, frames: int, skeleton: Skeleton) -> np.ndarray:
     """(N, L, J) bool, True = visible. Raises ValueError where the rate hides no whole frame."""
-    count = hidden_count("frame_run", config.rate, frames)
+    count = hidden_count(config.rate, frames)
     return hide(run_of_frames(draws, frames, count), skeleton.joints, skeleton)

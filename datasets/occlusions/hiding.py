@@ -11,16 +11,19 @@ from posegrid.datasets.occlusions.draws import WindowDraws
 from posegrid.datasets.skeletons import Skeleton
 
 
-def check_rate(pattern: str, rate: float) -> None:
+def check_rate(rate: float) -> None:
     """Raises ValueError unless rate is a fraction in [0, 1)."""
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate < 1:
-        raise ValueError(
-            f"occlusion {pattern}: rate is {rate!r}, allowed are fractions from 0 up to but not including 1. "
-            "Write 0.2 for 20 %."
-        )
+    if not 0 <= rate < 1:
+        raise ValueError(f"rate is {rate}, allowed are fractions from 0 up to but not including 1: 0.2 means 20 %.")
 
 
-def hidden_count(pattern: str, rate: float, frames: int) -> int:
+def check_joints(joints: tuple[str, ...]) -> None:
+    """Raises ValueError unless there is a joint; whether the skeleton has it is seen when masks are drawn."""
+    if not joints:
+        raise ValueError('joints is empty, at least one joint name is needed, such as "RKnee".')
+
+
+def hidden_count(rate: float, frames: int) -> int:
     """floor(rate * L), the published count. Raises ValueError where it is 0 although the rate is not."""
     count = int(rate * frames)
     if rate > 0 and count == 0:
@@ -28,8 +31,9 @@ def hidden_count(pattern: str, rate: float, frames: int) -> int:
         least = ceil(10_000 / frames) / 10_000
         remedy = f"the least rate is {least}. Raise the rate or use longer windows."
         raise ValueError(
-            f"occlusion {pattern}: rate {rate} of {frames} frames is {rate * frames:.3g} frames, less than one. Windows "
-            f"of {frames} frames are too short for this rate; " + (remedy if least < 1 else "use longer windows.")
+            f"rate {rate} of {frames} frames is {rate * frames:.3g} frames, less than one. "
+            f"Windows of {frames} frames are too short for this rate; "
+            + (remedy if least < 1 else "use longer windows.")
         )
     return count
 

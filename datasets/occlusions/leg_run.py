@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from posegrid.datasets.occlusions.draws import WindowDraws
-from posegrid.datasets.occlusions.hiding import check_rate, hidden_count, hide, run_of_frames
+from posegrid.datasets.occlusions.hiding import check_joints, check_rate, hidden_count, hide, run_of_frames
 from posegrid.datasets.skeletons import Skeleton
 
 
@@ -22,10 +22,11 @@ class Config:
     """Names of the joints that are hidden together."""
 
     def __post_init__(self) -> None:
-        check_rate("leg_run", self.rate)
+        check_rate(self.rate)
+        check_joints(self.joints)
 
 
 def masks(config: Config, draws: WindowDraws, frames: int, skeleton: Skeleton) -> np.ndarray:
     """(N, L, J) bool, True = visible. Raises ValueError where the rate hides no whole frame."""
-    count = hidden_count("leg_run", config.rate, frames)
+    count = hidden_count(config.rate, frames)
     return hide(run_of_frames(draws, frames, count), config.joints, skeleton)

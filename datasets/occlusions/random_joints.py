@@ -17,7 +17,7 @@ class Config:
     """Probability that a joint is hidden in a frame."""
 
     def __post_init__(self) -> None:
-        check_rate("random_joints", self.rate)
+        check_rate(self.rate)
 
 
 def masks(config: Config, draws: WindowDraws, frames: int, skeleton: Skeleton) -> np.ndarray:
