@@ -1,0 +1,60 @@
+"""Self-attention over one axis of a grid of tokens, and the pre-norm transformer block around it.
+
+Legend: B windows, L frames, J joints, D width, H heads, E width of one head.
+"""
+
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from posegrid.models.blocks.draws import Draws
+from posegrid.models.blocks.drop import DropPath
+
+Axis = Literal["frames", "joints"]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention among the joints of each frame, or among the frames of each joint.
+
+    Tokens stay (B, L, J, D) in memory. The rows of `qkv` are ordered (head, role, E), not (role, head, E): so joints
+    and heads of the projection merge into one axis as a view, and attention over frames needs no copy either.
+    """
+
+    def __init__(self, width: int, heads: int, over: Axis):
+        super().__init__()
+        self.heads = heads
+        self.over = over
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, tokens_BLJD: Tensor) -> Tensor:
+        """(B, L, J, D) -> (B, L, J, D)."""
+        windows, frames, joints, width = tokens_BLJD.shape
+        each = width // self.heads
+        qkv = self.qkv(tokens_BLJD)
+        if self.over == "joints":
+            grid = qkv.view(windows * frames, joints, self.heads, 3, each)
+        else:
+            grid = qkv.view(windows, frames, joints * self.heads, 3, each)
+        query, key, value = grid.transpose(1, 2).unbind(3)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.project(mixed.transpose(1, 2).reshape(windows, frames, joints, width))
+
+
+class TransformerBlock(nn.Module):
+    """x + DropPath(Attention(LN(x))), then x + DropPath(MLP(LN(x))), with exact GELU."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float, over: Axis, epsilon: float = 1e-6):
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.attention_norm = nn.LayerNorm(width, eps=epsilon)
+        self.attention = Attention(width, heads, over)
+        self.mlp_norm = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.drop_path = DropPath(drop_path, over)
+
+    def forward(self, tokens_BLJD: Tensor, draws: Draws | None = None) -> Tensor:
+        """(B, L, J, D) -> (B, L, J, D). Branches are dropped only while training and with draws."""
+        tokens = tokens_BLJD + self.drop_path(self.attention(self.attention_norm(tokens_BLJD)), draws)
+        return tokens + self.drop_path(self.mlp(self.mlp_norm(tokens)), draws)
