@@ -68,11 +68,14 @@ class MetricSums:
         frame_weight (W, L) of 0 and 1. Predictions are taken as they are: nothing is aligned or zeroed here."""
         action_index, visible, frame_weight = map(np.asarray, (action_index, visible, frame_weight))
         self._check(action_index, np.shape(predicted), np.shape(target), visible, frame_weight)
+        # All of it before the first chunk is counted: an error leaves the sums as they were.
+        predicted, target = checked_poses(predicted, target)
         for start in range(0, len(action_index), _CHUNK):
             part = slice(start, start + _CHUNK)
             self._add_chunk(
                 action_index[part],
-                *checked_poses(predicted[part], target[part]),
+                predicted[part],
+                target[part],
                 ~visible[part],
                 frame_weight[part].astype(np.float64),
             )
