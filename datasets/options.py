@@ -3,7 +3,7 @@
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 C = TypeVar("C")
 
@@ -52,6 +52,10 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     if is_dataclass(hint):
         return from_values(hint, value, where)  # type: ignore[arg-type]
     origin = get_origin(hint) or hint
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise unknown("value", str(value), where, [str(option) for option in get_args(hint)])
+        return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = get_args(hint)[0] if get_args(hint) else None
         return tuple(_converted(inner, item, where) if inner else item for item in value)
@@ -62,4 +66,6 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
     # bool is an int in Python, but `heads = true` is a mistake
     if origin is Any or (isinstance(value, origin) and not (origin is int and isinstance(value, bool))):
         return value
-    raise ValueError(f"{where} = {value!r} is a {type(value).__name__}, expected {getattr(origin, '__name__', origin)}.")
+    raise ValueError(
+        f"{where} = {value!r} is a {type(value).__name__}, expected {getattr(origin, '__name__', origin)}."
+    )

@@ -90,13 +90,13 @@ class Store:
         """(S,) int64 frames of each sequence."""
         return np.array([sequence.frames for sequence in self.sequences], dtype=np.int64)
 
-    def of_split(self, split: str) -> list[int]:
-        """Indices of the sequences of one split. Raises ValueError if there are none."""
-        found = [index for index, sequence in enumerate(self.sequences) if sequence.split == split]
+    def of_split(self, *splits: str) -> list[int]:
+        """Indices of the sequences of these splits. Raises ValueError if there are none."""
+        found = [index for index, sequence in enumerate(self.sequences) if sequence.split in splits]
         if not found:
             have = sorted({sequence.split for sequence in self.sequences})
             raise ValueError(
-                f"store {self.path} has no sequences in the split {split!r} (present: {', '.join(have)}). "
+                f"store {self.path} has no sequences in the split {' or '.join(splits)} (present: {', '.join(have)}). "
                 "Prepare a data set whose protocol has that split, or choose another one."
             )
         return found

@@ -31,25 +31,25 @@ class Windows:
         return Windows(sequence=self.sequence[rows], start=self.start[rows], weight=self.weight[rows])
 
 
-def _too_short(store: Store, split: str, frames: int) -> ValueError:
-    longest = max(store.sequences[index].frames for index in store.of_split(split))
+def _too_short(store: Store, splits: tuple[str, ...], frames: int) -> ValueError:
+    longest = store.lengths[store.of_split(*splits)].max()
     return ValueError(
-        f"no sequence of split {split!r} in {store.path} has {frames} frames (the longest has {longest}). "
-        "Lower data.frames, or set data.tail = \"keep\", which pads short sequences."
+        f"no sequence of split {' or '.join(splits)} in {store.path} has {frames} frames (the longest has {longest}). "
+        'Lower data.frames, or set data.tail = "keep", which pads short sequences.'
     )
 
 
-def training_windows(store: Store, split: str, frames: int, *, seed: int, epoch: int) -> Windows:
+def training_windows(store: Store, splits: tuple[str, ...], frames: int, *, seed: int, epoch: int) -> Windows:
     """The windows of one epoch as DiffHPE cuts them: floor(F/L) per sequence, each at a fresh random start.
 
     The start is uniform in {0, ..., F-L-1} (the last possible window is never drawn, as published; F = L gives 0).
     Order: item by item of every sequence; `shuffled` gives the order of the epoch.
     """
-    indices = store.of_split(split)
+    indices = store.of_split(*splits)
     lengths = store.lengths[indices]
     sequence = np.repeat(np.array(indices, dtype=np.int64), lengths // frames)
     if not len(sequence):
-        raise _too_short(store, split, frames)
+        raise _too_short(store, splits, frames)
     length = np.repeat(lengths, lengths // frames)
     item = np.arange(len(sequence), dtype=np.int64)
     keys = sequence_keys(store)[sequence]
@@ -81,7 +81,7 @@ def consecutive_windows(store: Store, split: str, frames: int, tail: str = "drop
         parts.append((np.full(len(starts), index, dtype=np.int64), starts, weight))
     sequence, start, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not len(start):
-        raise _too_short(store, split, frames)
+        raise _too_short(store, (split,), frames)
     return Windows(sequence=sequence, start=start, weight=weight)
 
 
@@ -111,4 +111,3 @@ def gather(store: Store, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     poses = store.poses[rows]
     root = store.skeleton.root
     return store.keypoints[rows], poses - poses[:, :, root : root + 1]
-

@@ -1,0 +1,56 @@
+"""`posegrid check`: find mistakes before they cost an hour."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from posegrid.datasets.store import open_store
+from posegrid.experiments import grids
+from posegrid.experiments.studies import Where
+from posegrid.orchestration.tracking import Tracking
+
+
+def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
+    """Check a recipe, a grid or a store by name. Raises ValueError with what is wrong."""
+    if what not in ("recipe", "grid", "data"):
+        raise ValueError(f'check "{what}" is unknown. Known: recipe, grid, data, setup.')
+    if name is None:
+        raise ValueError(f"check {what} needs a name: a recipe, a grid, or the folder of a store.")
+    if what == "recipe":
+        settings = grids.recipe(name)
+        say(f"recipe {settings.name}: model {settings.model['name']}, {settings.data.frames} frames, ok")
+    elif what == "grid":
+        grid = grids.load_grid(name)
+        grids.resolve(grid.train, "train")
+        grids.resolve(grid.test, "test")
+        for member in grid.members:
+            grids.settings_of(member)
+        say(f"grid {name}: {len(grid.members)} members x {len(grid.train)} x {len(grid.test)} patterns, ok")
+    else:
+        _check_data(Path(name), say)
+
+
+def _check_data(path: Path, say: Callable[[str], None]) -> None:
+    store = open_store(path)
+    say(f"store {path}: source {store.source}, skeleton {store.skeleton.name}, hash {store.content_hash} matches")
+    say(f"{'split':<10}{'subjects':>10}{'sequences':>11}{'frames':>12}")
+    for split in ("train", "held_out", "test", "unused"):
+        rows = [sequence for sequence in store.sequences if sequence.split == split]
+        if rows:
+            subjects = len({row.subject for row in rows})
+            say(f"{split:<10}{subjects:>10}{len(rows):>11}{sum(row.frames for row in rows):>12,}")
+    note = store.description["protocol"]["note"]
+    if note:
+        say(f"note: {note}")
+
+
+def check_setup(where: Where, say: Callable[[str], None]) -> None:
+    """Write and read back a probe in the tracking store, connect to Ray, compare resources."""
+    from posegrid.orchestration.launch.cluster import connected
+
+    Tracking.open(where.tracking).probe()
+    say(f"tracking store {where.tracking}: takes runs and artifacts")
+    with connected(where.address, where.resources) as cluster:
+        say(
+            f"Ray: {cluster.nodes} node(s), {cluster.cpus} CPU cores, {cluster.gpus} GPUs; "
+            f"{cluster.concurrent} trainings of {where.resources.workers} worker(s) side by side"
+        )

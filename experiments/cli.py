@@ -1,0 +1,269 @@
+"""The command line: one function a verb. Errors that a user can cause exit with status 2."""
+
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from posegrid.experiments import studies
+from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.tracking import Tracking, sqlite_uri
+
+app = typer.Typer(
+    name="posegrid",
+    help="Experiments on lifting 2D human keypoints to 3D: prepare data, train, run grids, compare in MLflow.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Data = Annotated[Path, typer.Option("--data", help="Prepared data store (a folder made by `posegrid prepare`).")]
+Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts, state of runs.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking",
+        envvar="MLFLOW_TRACKING_URI",
+        help="MLflow server address, for instance http://head:5000; default: SQLite under --home.",
+    ),
+]
+Storage = Annotated[
+    str | None,
+    typer.Option("--storage", help="Folder or address for the state of unfinished runs, reached by all nodes."),
+]
+Launch = Annotated[str, typer.Option("--launch", help='"ray" (default) or "local": one process without Ray.')]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray on this machine."),
+]
+WorkerCount = Annotated[int, typer.Option("--workers", help="Ray Train workers of each training.")]
+GpusEach = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")]
+CpusEach = Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value of the recipes: --set training.lr=2e-4 (repeatable).")
+]
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a pipe."""
+    typer.echo(text)
+    sys.stdout.flush()
+
+
+@app.command()
+def prepare(
+    source: Annotated[str, typer.Argument(help="Data source: synthetic, cmu, h36m.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the store to write.")],
+    raw: Annotated[
+        Path | None, typer.Option("--raw", help="Folder with the raw files, if the source needs any.")
+    ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", help="Setting of the source: --option seed=3 (repeatable).")
+    ] = None,
+    processes: Annotated[int, typer.Option("--processes", help="Processes that read recordings.")] = 2,
+) -> None:
+    """Turn raw files into one verified Arrow store."""
+    from posegrid.datasets.prepare import prepare as run
+    from posegrid.orchestration.settings import parse_overrides
+
+    def progress(done: int, total: int, name: str) -> None:
+        if done == total or done % max(total // 10, 1) == 0:
+            say(f"  {done}/{total} recordings, last {name}")
+
+    store = run(source, raw, out, options=parse_overrides(option or []), processes=processes, progress=progress)
+    splits = {split: 0 for split in ("train", "held_out", "test", "unused")}
+    for sequence in store.sequences:
+        splits[sequence.split] += sequence.frames
+    counts = ", ".join(f"{split} {frames:,}" for split, frames in splits.items() if frames)
+    say(f"{out}: {len(store.sequences)} sequences, frames: {counts}; hash {store.content_hash[:16]}")
+
+
+@app.command()
+def train(
+    recipe: Annotated[str, typer.Argument(help="Recipe name or path of a TOML file.")],
+    data: Data,
+    occlusion: Annotated[str, typer.Option("--occlusion", help="Training pattern.")] = "none",
+    test: Annotated[
+        list[str] | None, typer.Option("--test", help="Test patterns (repeatable); default: the training pattern.")
+    ] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seeds (repeatable).")] = None,
+    study: Annotated[str | None, typer.Option("--study", help="Name of the study in MLflow.")] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    storage: Storage = None,
+    launch: Launch = "ray",
+    address: Address = None,
+    workers: WorkerCount = 1,
+    gpus: GpusEach = 0,
+    cpus: CpusEach = 1,
+    set_: Set = None,
+) -> None:
+    """Train one recipe under one pattern (its conditioner first, if it has one) and score it."""
+    from posegrid.experiments.grids import Grid, Member
+
+    patterns = tuple(test or [occlusion])
+    member = Member(recipe=recipe, label=Path(recipe).stem)
+    grid = Grid(
+        title=f"{member.label} trained on {occlusion}",
+        train=(occlusion,),
+        test=patterns,
+        members=(member,),
+        seeds=tuple(seed or [0]),
+    )
+    where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+    name = study or f"train-{member.label}"
+    _run(studies.plan(_name(name), grid, data, set_), where)
+
+
+@app.command()
+def grid(
+    name: Annotated[str, typer.Argument(help="Grid name or path of a TOML file.")],
+    data: Data,
+    study: Annotated[str | None, typer.Option("--study", help="Name of the study; default: grid and data.")] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    storage: Storage = None,
+    launch: Launch = "ray",
+    address: Address = None,
+    workers: WorkerCount = 1,
+    gpus: GpusEach = 0,
+    cpus: CpusEach = 1,
+    set_: Set = None,
+) -> None:
+    """Run a grid (train on pattern i, test on pattern j), then build its report. Repeat it to continue."""
+    from posegrid.datasets.store import read_description
+    from posegrid.experiments.grids import load_grid
+
+    loaded = load_grid(name)
+    where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+    study = study or f"{Path(name).stem}-{read_description(data)['source']}"
+    _run(studies.plan(_name(study), loaded, data, set_), where)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[str, typer.Argument(help="Run id of a trained run, or path of a model file (model.pt).")],
+    data: Data,
+    occlusion: Annotated[list[str] | None, typer.Option("--occlusion", help="Test patterns (repeatable).")] = None,
+    split: Annotated[str, typer.Option("--split", help="train, held_out or test.")] = "test",
+    hypotheses: Annotated[int | None, typer.Option("--hypotheses", help="Poses sampled for each window.")] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+) -> None:
+    """Score a trained model on a data set and print the per-action table."""
+    from posegrid.experiments.scoring import score
+
+    score(run, data, occlusion or ["none"], split, hypotheses, lambda: Tracking(_tracking(home, tracking)), say)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(help="Name of a study.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for copies of tables and figures.")] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+) -> None:
+    """Build the tables and figures of a study, print them, and log them in its parent run."""
+    from posegrid.experiments.reports.grid_report import build_report
+
+    build_report(Tracking.open(_tracking(home, tracking)), study, say, out)
+
+
+@app.command()
+def check(
+    what: Annotated[str, typer.Argument(help='"recipe", "grid", "data" or "setup".')],
+    name: Annotated[str | None, typer.Argument(help="Recipe, grid, or folder of a store.")] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    address: Address = None,
+    workers: WorkerCount = 1,
+    gpus: GpusEach = 0,
+    cpus: CpusEach = 1,
+) -> None:
+    """Check a recipe, a grid, a store, or whether tracking and resources are there - before anything runs."""
+    from posegrid.experiments import checks
+
+    if what == "setup":
+        where = _where(home, tracking, None, "ray", address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+        checks.check_setup(where, say)
+    else:
+        checks.check(what, name, say)
+
+
+@app.command()
+def ui(
+    home: Home = Path("runs"),
+    port: Annotated[int, typer.Option("--port", help="Port on localhost.")] = 5000,
+) -> None:
+    """Start the MLflow UI on localhost for the results under --home."""
+    from posegrid.orchestration.tracking import serve_ui
+
+    serve_ui(home, port, say)
+
+
+def _run(planned: studies.Plan, where: studies.Where) -> None:
+    from posegrid.experiments.reports.grid_report import build_report
+
+    studies.run(planned, where, say)
+    build_report(Tracking(where.tracking), planned.name, say)
+    say(_look(where.tracking, planned.name))
+
+
+def _look(tracking: str, study: str) -> str:
+    if not tracking.startswith("sqlite:///"):
+        return f"Look at study {study} in the MLflow UI at {tracking}."
+    home = Path(tracking.removeprefix("sqlite:///")).parent
+    return f"Compare the runs of study {study}: posegrid ui --home {os.path.relpath(home)}   then http://127.0.0.1:5000"
+
+
+def _where(
+    home: Path, tracking: str | None, storage: str | None, launch: str, address: str | None, resources: Resources
+) -> studies.Where:
+    if launch not in ("ray", "local"):
+        raise ValueError(f'--launch {launch} is unknown. Allowed: "ray", "local".')
+    if launch == "local" and resources != Resources():
+        warnings.warn("--launch local runs one worker on the CPU: --workers and the like have no effect", stacklevel=2)
+    return studies.Where(
+        tracking=_tracking(home, tracking),
+        storage=storage or str((home / "state").resolve()),
+        launch=launch,
+        address=address,
+        resources=resources,
+    )
+
+
+def _tracking(home: Path, tracking: str | None) -> str:
+    return tracking or sqlite_uri(home / "mlflow.db")
+
+
+def _name(study: str) -> str:
+    if not all(sign.isalnum() or sign in "-_." for sign in study):
+        raise ValueError(f"--study {study!r}: allowed are letters, digits, '-', '_' and '.'.")
+    return study
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Entry point. Exit status: 0 done, 1 something failed while running, 2 a mistake in the input."""
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    trace = "POSEGRID_TRACE" in os.environ
+    try:
+        return app(arguments, standalone_mode=True)
+    except ValueError as error:
+        if trace:
+            raise
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except (RuntimeError, FloatingPointError, OSError) as error:
+        if trace:
+            raise
+        typer.echo(f"failed: {error}\n(set POSEGRID_TRACE=1 to see where)", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Grid files: which recipes, trained and tested on which patterns, with which seeds."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from posegrid.datasets.options import from_values, unknown
+from posegrid.orchestration.settings import Settings, load_recipe, occlusion_values, read_toml
+
+_HERE = Path(__file__).parent
+RECIPES, GRIDS = _HERE / "recipes", _HERE / "grids"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """A recipe that takes part in a grid."""
+
+    recipe: str
+    """Recipe name or path."""
+    label: str
+    """Name in tables and figures."""
+    conditioner: str = ""
+    """Another pattern for the conditioner than the recipe says: "same" or "none"."""
+    train: tuple[str | dict, ...] = ()
+    """Training patterns of this member; empty means those of the grid."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Train on pattern i, test on pattern j, for every member and seed."""
+
+    title: str
+    """What the study asks, in a sentence."""
+    train: tuple[str | dict, ...]
+    """Training patterns: names, or tables with a pattern and its settings."""
+    test: tuple[str | dict, ...]
+    """Test patterns."""
+    members: tuple[Member, ...]
+    """Recipes. Figures compare each of the later ones with the first."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds; each trains everything once."""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "test", "members", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} is empty; give at least one entry.")
+        labels = [member.label for member in self.members]
+        if len(set(labels)) != len(labels):
+            raise ValueError(f"member labels repeat: {', '.join(labels)}. Give each member a label of its own.")
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the TOML files of a folder."""
+    return sorted(file.stem for file in folder.glob("*.toml"))
+
+
+def find(name: str, folder: Path, what: str) -> Path:
+    """A shipped file by name, or a file of the user's by path. Raises ValueError with the nearest name."""
+    if name.endswith(".toml"):
+        return Path(name)
+    if name not in names(folder):
+        raise unknown(what, name, "command line or grid file", names(folder))
+    return folder / f"{name}.toml"
+
+
+def recipe(name: str, overrides: list[str] | None = None) -> Settings:
+    """A recipe by name or path, with overrides."""
+    return load_recipe(find(name, RECIPES, "recipe"), overrides)
+
+
+def load_grid(name: str) -> Grid:
+    """A grid by name or path. Raises ValueError for unknown keys, recipes or patterns."""
+    file = find(name, GRIDS, "grid")
+    values = read_toml(file)
+    members = values.get("members")
+    if isinstance(members, list):
+        values["members"] = [
+            from_values(Member, member, f"grids/{file.name}, members[{index}]") for index, member in enumerate(members)
+        ]
+    return from_values(Grid, values, f"grids/{file.name}")
+
+
+def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]]:
+    """Patterns with all their values; errors name the entry."""
+    return [occlusion_values(pattern, f"{where}[{index}]") for index, pattern in enumerate(patterns)]
+
+
+def settings_of(member: Member, overrides: list[str] | None = None) -> Settings:
+    """Settings of a member's recipe."""
+    settings = recipe(member.recipe, overrides)
+    if not member.conditioner:
+        return settings
+    if settings.conditioner is None:
+        raise ValueError(
+            f"member {member.label!r} sets a conditioner pattern, but its recipe {settings.name} has no conditioner."
+        )
+    return replace(settings, conditioner=replace(settings.conditioner, occlusion=member.conditioner))

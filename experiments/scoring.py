@@ -1,0 +1,48 @@
+"""`posegrid evaluate`: any trained model on any store."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from posegrid.datasets.store import open_store
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.evaluation import evaluate
+from posegrid.orchestration.settings import occlusion_label, occlusion_values
+from posegrid.orchestration.stage import MODEL_ARTIFACT, per_action_csv
+from posegrid.orchestration.tracking import Tracking
+from posegrid.orchestration.workers import Workers
+
+
+def score(
+    run: str,
+    data: Path,
+    patterns: list[str],
+    split: str,
+    hypotheses: int | None,
+    tracking: Callable[[], Tracking],
+    say: Callable[[str], None],
+) -> None:
+    """Print the per-action table of a model under each pattern; nothing is logged.
+
+    Raises ValueError if the model or the store cannot be used, or if their skeletons differ.
+    """
+    resolved = [occlusion_values(pattern, "--occlusion") for pattern in patterns]
+    if run.endswith(".pt"):
+        model, settings, trained_on = checkpoint.load_model(Path(run))
+    else:
+        opened = tracking()
+        opened.trial(run)
+        with opened.fetched(run, MODEL_ARTIFACT) as file:
+            model, settings, trained_on = checkpoint.load_model(file)
+    store = open_store(data)
+    if trained_on["skeleton"] != store.skeleton.name:
+        raise ValueError(
+            f"{run} was trained on skeleton {trained_on['skeleton']}, the store {data} has {store.skeleton.name}. "
+            "Use a store with the same skeleton."
+        )
+    if hypotheses is not None:
+        settings = replace(settings, evaluation=replace(settings.evaluation, hypotheses=hypotheses))
+    for pattern in resolved:
+        scores = evaluate(model, store, settings, pattern, Workers(), split=split)
+        say(f"# {settings.name} on {store.source} ({split}), {occlusion_label(pattern)}; mm")
+        say(per_action_csv(scores))

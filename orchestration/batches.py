@@ -1,0 +1,107 @@
+"""Store + settings -> batches on a device, the same windows, masks and order for any number of workers."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from posegrid.datasets.occlusions import registry as occlusions
+from posegrid.datasets.occlusions.draws import WindowDraws
+from posegrid.datasets.store import Store
+from posegrid.datasets.windows import (
+    Windows,
+    consecutive_windows,
+    epoch_seed,
+    gather,
+    sequence_keys,
+    shuffled,
+    training_windows,
+)
+from posegrid.models.interface import Batch, PoseShape
+from posegrid.orchestration.settings import DataSettings, Settings
+from posegrid.orchestration.workers import Workers
+
+
+def pose_shape(store: Store, data: DataSettings) -> PoseShape:
+    """What a model must know of the data."""
+    skeleton = store.skeleton
+    return PoseShape(
+        frames=data.frames,
+        joints=len(skeleton),
+        parents=skeleton.parents,
+        left=skeleton.left,
+        right=skeleton.right,
+    )
+
+
+def training_splits(settings: Settings) -> tuple[str, ...]:
+    """Held-out recordings train too unless they select: a published recipe that selects on the test subjects uses all."""
+    return ("train",) if settings.training.select == "held_out" else ("train", "held_out")
+
+
+def steps_per_epoch(store: Store, settings: Settings) -> int:
+    """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
+    lengths = store.lengths[store.of_split(*training_splits(settings))]
+    return max(int((lengths // settings.data.frames).sum()) // settings.training.batch, 1)
+
+
+class Masks:
+    """Draws the masks of one pattern; keeps the sequence keys, which are made once per store."""
+
+    def __init__(self, store: Store, occlusion: dict[str, Any]) -> None:
+        values = {key: value for key, value in occlusion.items() if key != "pattern"}
+        self._pattern = occlusion["pattern"]
+        self._config = occlusions.occlusion_config(self._pattern, values)
+        self._skeleton = store.skeleton
+        self._keys = sequence_keys(store)
+
+    def visible(self, windows: Windows, seed: int) -> np.ndarray:
+        """(N, L, J) bool, a function of (seed, sequence name, window start) alone."""
+        draws = WindowDraws(seed, self._keys[windows.sequence], windows.start)
+        frames = windows.weight.shape[1]
+        return occlusions.masks(self._pattern, self._config, draws, frames, self._skeleton)
+
+
+def make_batch(store: Store, windows: Windows, visible: np.ndarray, workers: Workers, total: int) -> Batch:
+    """Gather windows; hidden keypoints become (0, 0), the image centre, as in DiffHPE's released code."""
+    keypoints, poses = gather(store, windows)
+    keypoints *= visible[..., None]
+    return Batch(
+        keypoints=torch.from_numpy(keypoints).to(workers.device, non_blocking=True),
+        visible=torch.from_numpy(visible).to(workers.device, non_blocking=True),
+        poses=torch.from_numpy(poses).to(workers.device, non_blocking=True),
+        rank=workers.rank,
+        world=workers.world,
+        total=total,
+    )
+
+
+def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int, workers: Workers) -> Iterator[Batch]:
+    """Batches of one epoch for this worker.
+
+    Windows, order and masks depend on (seed, epoch) alone: a resumed run continues with the same data, and N workers
+    share the batches that one worker would see.
+    """
+    seed = settings.training.seed
+    windows = training_windows(store, training_splits(settings), settings.data.frames, seed=seed, epoch=epoch)
+    order = shuffled(len(windows), seed=seed, epoch=epoch)
+    size = min(settings.training.batch, len(order))
+    mask_seed = epoch_seed(seed + 1, epoch)
+    for first in range(0, len(order) - size + 1, size):
+        mine = windows[order[first : first + size][workers.share(size)]]
+        yield make_batch(store, mine, masks.visible(mine, mask_seed), workers, size)
+
+
+def scoring_batches(
+    store: Store, settings: Settings, masks: Masks, split: str, workers: Workers, *, every: int = 1
+) -> Iterator[tuple[Windows, Batch]]:
+    """All consecutive windows of a split in order, with this worker's share of each batch (never empty)."""
+    windows = consecutive_windows(store, split, settings.data.frames, settings.data.tail)[::every]
+    size = max(settings.evaluation.batch, workers.world)
+    for first in range(0, len(windows), size):
+        whole = windows[first : first + size]
+        mine = whole[workers.share(len(whole))]
+        if len(mine):
+            visible = masks.visible(mine, settings.evaluation.seed)
+            yield mine, make_batch(store, mine, visible, workers, len(whole))

@@ -1,0 +1,94 @@
+"""A model + data + one occlusion pattern -> metrics. One evaluator for regressors and diffusion models."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from posegrid.datasets.metrics.coherence import CoherenceConfig
+from posegrid.datasets.metrics.position import mpjpe
+from posegrid.datasets.metrics.summary import MetricSums
+from posegrid.datasets.store import Store
+from posegrid.datasets.windows import consecutive_windows, epoch_seed, gather
+from posegrid.models.interface import Lifter
+from posegrid.orchestration.batches import Masks, scoring_batches, training_splits
+from posegrid.orchestration.settings import Settings
+from posegrid.orchestration.workers import Workers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a scored pattern came to."""
+
+    sums: MetricSums
+    """Sums of every metric per action; equal on every worker."""
+    examples: dict[str, np.ndarray] = field(repr=False)
+    """Windows of the first batch to draw: keypoints, visible, predicted, target (first worker only, else empty)."""
+
+
+@torch.no_grad()
+def evaluate(
+    model: Lifter,
+    store: Store,
+    settings: Settings,
+    occlusion: dict[str, Any],
+    workers: Workers,
+    *,
+    split: str = "test",
+) -> Scores:
+    """Score a model on all windows of a split under one resolved pattern.
+
+    The hypotheses of a window are averaged joint by joint (DiffHPE, section 4.1). Masks and sampling noise are the same
+    for any number of workers.
+    """
+    chosen = settings.evaluation
+    model.eval()
+    masks = Masks(store, occlusion)
+    coherence = CoherenceConfig(shoulder_parent=chosen.shoulder_parent, ddof=chosen.ddof)
+    sums = MetricSums(store.actions, coherence, store.skeleton)
+    action_of = np.array([store.actions.index(sequence.action) for sequence in store.sequences])
+    generator = torch.Generator(device=workers.device)
+    examples: dict[str, np.ndarray] = {}
+    batches = scoring_batches(store, settings, masks, split, workers, every=chosen.every)
+    for step, (windows, batch) in enumerate(batches):
+        generator.manual_seed(epoch_seed(chosen.seed, step))
+        assert batch.poses is not None
+        lifted = model.lift(batch, generator, chosen.hypotheses).mean(1)
+        if chosen.zero_root:
+            lifted[:, :, store.skeleton.root] = 0
+        predicted, target = lifted.double().cpu().numpy(), batch.poses.double().cpu().numpy()
+        visible = batch.visible.cpu().numpy()
+        sums.add(action_of[windows.sequence], predicted, target, visible, windows.weight)
+        if workers.first and not examples:
+            examples = _examples(batch.keypoints.cpu().numpy(), visible, predicted, target)
+    total = MetricSums.from_array(store.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
+    return Scores(sums=total, examples=examples)
+
+
+def _examples(
+    keypoints: np.ndarray, visible: np.ndarray, predicted: np.ndarray, target: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The best, median and worst window of a batch by MPJPE, as float32."""
+    order = np.argsort(mpjpe(predicted, target).mean(axis=(1, 2)))
+    chosen = order[[0, len(order) // 2, -1]]
+    arrays = {"keypoints": keypoints, "visible": visible, "predicted": predicted, "target": target}
+    return {name: array[chosen].astype(bool if name == "visible" else np.float32) for name, array in arrays.items()}
+
+
+def mean_pose_mpjpe_mm(store: Store, settings: Settings) -> float:
+    """Control: MPJPE in mm of predicting the mean pose of the training windows for every test window."""
+    total, count = np.zeros(()), 0
+    for index in store.of_split(*training_splits(settings)):
+        rows = slice(store.sequences[index].offset, store.sequences[index].offset + store.sequences[index].frames)
+        poses = store.poses[rows].astype(np.float64)
+        total = total + (poses - poses[:, store.skeleton.root, None]).sum(0)
+        count += len(poses)
+    windows = consecutive_windows(store, "test", settings.data.frames, settings.data.tail)[:: settings.evaluation.every]
+    error, joints = 0.0, 0
+    for first in range(0, len(windows), settings.evaluation.batch):
+        part = windows[first : first + settings.evaluation.batch]
+        target = gather(store, part)[1].astype(np.float64)
+        errors = mpjpe(np.broadcast_to(total / count, target.shape), target)[part.weight]
+        error, joints = error + errors.sum(), joints + errors.size
+    return float(1000 * error / joints)

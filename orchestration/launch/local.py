@@ -1,0 +1,44 @@
+"""Run stages one after another in this process: no Ray, one worker. For tests, debugging and small machines."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.grid import Study, Work
+from posegrid.orchestration.stage import StageTask, run_stage
+from posegrid.orchestration.workers import Workers
+
+STATE = "state.pt"
+
+
+def run_local(study: Study, work: list[Work], storage: Path, progress: Callable[[str, dict[str, float]], None]) -> None:
+    """Run everything that is left of a study. `progress(stage key, metrics)` is called after each epoch.
+
+    Killed at any moment, the same call continues from the last saved epoch.
+    """
+    for item in work:
+        task = study.task(item)
+        try:
+            run_task(task, storage, progress)
+        except Exception as error:
+            study.finish(task.key, failed=f"{type(error).__name__}: {error}")
+            raise
+        study.finish(task.key)
+
+
+def run_task(task: StageTask, storage: Path, progress: Callable[[str, dict[str, float]], None]) -> None:
+    """Run one stage with its state under `storage`, continuing from the state that lies there."""
+    folder = storage / f"{task.key}-{task.run_id[:8]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / STATE
+
+    def save(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
+        if state is not None:
+            checkpoint.write(file, state())
+        progress(task.key, metrics)
+
+    resume = checkpoint.read(file) if file.exists() else None
+    run_stage(task, Workers(device=torch.device("cpu")), save, resume=resume)

@@ -1,0 +1,66 @@
+"""One stage as a Ray Train run: 1..N workers, on GPUs or CPUs, resumed from the last registered checkpoint."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train.torch import TorchTrainer
+
+from posegrid.models.interface import Lifter
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.stage import StageTask, run_stage
+from posegrid.orchestration.workers import Workers
+
+STATE = "state.pt"
+
+
+def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any]) -> None:
+    """Run a stage to its end. The name holds the run id: a run that was deleted never continues from old state."""
+    TorchTrainer(
+        _worker,
+        train_loop_config=task.plain(),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus > 0,
+            resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            name=f"{task.key}-{task.run_id[:8]}",
+            storage_path=storage,
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+            failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
+            callbacks=callbacks,
+        ),
+    ).fit()
+
+
+def _worker(plain: dict[str, Any]) -> None:
+    """What every Ray Train worker runs."""
+    context = ray.train.get_context()
+    workers = Workers(
+        rank=context.get_world_rank(), world=context.get_world_size(), device=ray.train.torch.get_device()
+    )
+    resume = None
+    registered = ray.train.get_checkpoint()
+    if registered is not None:
+        with registered.as_directory() as folder:
+            resume = checkpoint.read(Path(folder) / STATE, workers.device)
+
+    def save(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
+        # every worker must report equally often; only the first brings the state
+        if state is None or not workers.first:
+            ray.train.report(metrics)
+            return
+        with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
+            checkpoint.write(Path(folder) / STATE, state())
+            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+    def wrap(model: Lifter) -> torch.nn.Module:
+        return ray.train.torch.prepare_model(model, move_to_device=False)
+
+    run_stage(StageTask(**plain), workers, save, resume=resume, wrap=wrap)

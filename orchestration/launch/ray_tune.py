@@ -1,0 +1,133 @@
+"""A study as one Ray Tune experiment: every stage is a trial, every trial a Ray Train run.
+
+Tune schedules, limits concurrency and survives failed trials. What it lacks is an order between trials, so the graph
+enters through Tune's own interface for that: a searcher that proposes a stage once the one it depends on is done.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.search import Searcher
+
+from posegrid.orchestration.grid import Study, Work
+from posegrid.orchestration.launch.cluster import TRIAL_SLOT
+from posegrid.orchestration.launch.ray_train import fit
+from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.stage import StageTask
+
+Progress = Callable[[str, dict[str, float]], None]
+
+
+def run_ray(study: Study, work: list[Work], storage: str, resources: Resources, progress: Progress) -> dict[str, str]:
+    """Run everything that is left of a study; Ray must be connected.
+
+    Returns stage key -> reason for every stage that failed or could not start because its conditioner failed.
+    """
+    searcher = _ReadyStages(study, work)
+    callback = _Follow(study, searcher, progress)
+    tuner = tune.Tuner(
+        tune.with_resources(_trial, {TRIAL_SLOT: 1}),
+        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=len(work), metric="epoch", mode="max"),
+        run_config=tune.RunConfig(
+            # Tune's own bookkeeping; what is done is known from the tracking store, so it may be lost
+            name=f"study-{study.parent[:8]}",
+            storage_path=str(Path(storage) / "tune") if "://" not in storage else f"{storage}/tune",
+            callbacks=[callback],
+            verbose=0,
+        ),
+        param_space={"storage": storage, "resources": resources.plain()},
+    )
+    tuner.fit()
+    return {**callback.failed, **searcher.blocked}
+
+
+def _trial(config: dict[str, Any]) -> None:
+    task = StageTask(**config["task"])
+    fit(task, Resources(**config["resources"]), config["storage"], [TuneReportCallback()])
+
+
+class _ReadyStages(Searcher):
+    """Proposes stages in order as soon as their conditioner is trained."""
+
+    def __init__(self, study: Study, work: list[Work]) -> None:
+        super().__init__(metric="epoch", mode="max")
+        self._study = study
+        self._waiting = list(work)
+        self._running: dict[str, str] = {}
+        self._fixed: dict[str, Any] = {}
+        self._failed: set[str] = set()
+        self.blocked: dict[str, str] = {}
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
+        """Tune hands in the constant part of every trial's configuration."""
+        self._fixed = config
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next ready stage, None while all wait for one under way, FINISHED at the end."""
+        for item in list(self._waiting):
+            upstream = item.stage.upstream
+            if upstream in self._failed:
+                self._waiting.remove(item)
+                self._failed.add(item.stage.key)
+                self.blocked[item.stage.key] = "its conditioner failed"
+        under_way = set(self._running.values()) | {item.stage.key for item in self._waiting}
+        for item in self._waiting:
+            if item.stage.upstream not in under_way:
+                self._waiting.remove(item)
+                self._running[trial_id] = item.stage.key
+                return {**self._fixed, "task": self._study.task(item).plain()}
+        return None if self._waiting else Searcher.FINISHED
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Tune says that a trial ended."""
+        key = self._running.pop(trial_id)
+        if error:
+            self._failed.add(key)
+
+    def key_of(self, trial_id: str) -> str:
+        """Stage of a running trial."""
+        return self._running[trial_id]
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing to save: a repeated command plans anew from the tracking store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """See `save`."""
+
+
+class _Follow(tune.Callback):
+    """Progress, and the only writer of a run's terminal status."""
+
+    def __init__(self, study: Study, searcher: _ReadyStages, progress: Progress) -> None:
+        self._study = study
+        self._progress = progress
+        self.failed: dict[str, str] = {}
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        metrics = {name: value for name, value in result.items() if isinstance(value, int | float)}
+        if "epoch" in metrics:
+            self._progress(trial.config["task"]["key"], metrics)
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        self._study.finish(trial.config["task"]["key"])
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        key = trial.config["task"]["key"]
+        self.failed[key] = _reason(trial)
+        self._study.finish(key, failed=self.failed[key])
+
+
+def _reason(trial: TuneTrial) -> str:
+    """The last lines of what the trial said when it failed, without the frames of Ray."""
+    file = trial.error_file
+    text = Path(file).read_text(errors="replace").strip() if file and Path(file).exists() else "no reason given"
+    lines = [line for line in text.splitlines() if line.strip()]
+    named = [line for line in lines if line.split(":")[0].strip().endswith(("Error", "Exception"))]
+    return (named or lines)[-1].strip()

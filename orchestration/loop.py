@@ -1,0 +1,242 @@
+"""Train one stage: plain torch, read downwards. No Ray, no MLflow, no files.
+
+Everything random is a function of (seed, epoch, step), so the state of a run is weights, optimiser, schedule and epoch;
+no generator state has to survive, and a resumed run repeats what an undisturbed one would have done.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posegrid.datasets.metrics.position import mpjpe
+from posegrid.datasets.store import Store
+from posegrid.datasets.windows import epoch_seed
+from posegrid.models.interface import Lifter
+from posegrid.orchestration.batches import Masks, scoring_batches, steps_per_epoch, training_batches
+from posegrid.orchestration.settings import Settings, TrainingSettings
+from posegrid.orchestration.workers import Workers
+
+Report = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
+"""Called once per epoch by every worker: metrics, and what makes the state to save (None: do not save now)."""
+
+
+def train(
+    model: Lifter,
+    wrapped: nn.Module,
+    store: Store,
+    settings: Settings,
+    workers: Workers,
+    report: Report,
+    resume: dict[str, Any] | None = None,
+) -> dict[str, Tensor]:
+    """Train to the last epoch and return the selected weights.
+
+    `wrapped` is the model as the optimisation calls it: the model itself, or DistributedDataParallel around it.
+    `resume` is a state that an earlier call gave to `report`; a finished one returns at once.
+    Raises FloatingPointError when the loss stops being finite, ValueError when the batch cannot be shared.
+    """
+    training = settings.training
+    _check_sharing(training, workers)
+    masks = Masks(store, settings.occlusion)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = _optimizer(training, weights)
+    schedule = _Schedule(training, optimizer, steps_per_epoch(store, settings))
+    average = [weight.detach().clone() for weight in weights] if training.ema else None
+    best: dict[str, Any] = {"score": float("inf"), "epoch": -1, "weights": None, "loss": float("inf")}
+    start = 0
+
+    # ---- resume ------------------------------------------------------------------------------------------------
+    if resume is not None:
+        model.load_state_dict(resume["model"])
+        optimizer.load_state_dict(resume["optimizer"])
+        schedule.load(resume["schedule"])
+        best, start = resume["best"], resume["epoch"] + 1
+        if average is not None:
+            for mean, saved in zip(average, resume["average"], strict=True):
+                mean.copy_(saved)
+
+    generator = torch.Generator(device=workers.device)
+    for epoch in range(start, training.epochs):
+        # ---- one pass over the training windows ---------------------------------------------------------------
+        began = time.perf_counter()
+        torch.manual_seed(epoch_seed(training.seed + workers.rank, epoch))  # dropout and drop-path of this worker
+        wrapped.train()
+        total, steps = torch.zeros((), device=workers.device), 0
+        for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
+            generator.manual_seed(epoch_seed(epoch_seed(training.seed, epoch), step))
+            loss = wrapped(batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if training.gradient_clip:
+                nn.utils.clip_grad_norm_(weights, training.gradient_clip)
+            schedule.before_step()
+            optimizer.step()
+            if average is not None:
+                _update_average(average, weights, training.ema, schedule.steps)
+            total += loss.detach()
+            steps += 1
+        # ---- what the epoch came to -----------------------------------------------------------------------------
+        mean_loss = float(workers.sum(np.array([float(total) / steps]))[0]) / workers.world
+        if not np.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the training loss of {settings.name} is {mean_loss} in epoch {epoch}; lower training.lr "
+                f"(now {training.lr}) or set training.gradient_clip."
+            )
+        seconds = time.perf_counter() - began
+        metrics = {
+            "train/loss": mean_loss,
+            "train/lr": schedule.lr,
+            "time/epoch_s": seconds,
+            "time/windows_per_s": steps * training.batch / seconds,
+        }
+        last = epoch + 1 == training.epochs
+        if last or (epoch + 1) % training.validate_every == 0:
+            evaluated = _weights_of(model, weights, average)
+            if training.select != "last":
+                metrics |= _validate(model, evaluated, store, settings, masks, workers)
+                score = metrics[f"validation/{_SCORE[training.select_by]}"]
+                best["loss"] = min(best["loss"], metrics["validation/loss"])
+                schedule.after_validation(best["loss"])
+                if score < best["score"]:
+                    best |= {"score": score, "epoch": epoch, "weights": evaluated}
+            if training.select == "last":
+                best |= {"score": 0.0, "epoch": epoch, "weights": evaluated}
+        schedule.after_epoch()
+        save = last or (epoch + 1) % training.checkpoint_every == 0
+
+        def state(epoch: int = epoch, best: dict[str, Any] = best) -> dict[str, Any]:
+            return {
+                "epoch": epoch,
+                "model": model.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "schedule": schedule.plain(),
+                "average": average,
+                "best": best,
+            }
+
+        report({**metrics, "epoch": epoch}, state if save else None)
+    if best["weights"] is None:
+        raise FloatingPointError(
+            f"no epoch of {settings.name} gave a finite validation {training.select_by}; lower training.lr "
+            f"(now {training.lr})."
+        )
+    return best["weights"]
+
+
+_SCORE = {"loss": "loss", "mpjpe": "mpjpe_mm"}
+
+
+@torch.no_grad()
+def _validate(
+    model: Lifter,
+    evaluated: dict[str, Tensor],
+    store: Store,
+    settings: Settings,
+    masks: Masks,
+    workers: Workers,
+) -> dict[str, float]:
+    """Loss (and MPJPE if it selects) on the split that selects, under the training pattern and fixed noise."""
+    current = {name: value.clone() for name, value in model.state_dict().items()}
+    model.load_state_dict(evaluated)
+    model.eval()
+    generator = torch.Generator(device=workers.device)
+    sums = np.zeros(4)  # loss total and windows, error total and joints
+    for step, (_, batch) in enumerate(scoring_batches(store, settings, masks, settings.training.select, workers)):
+        generator.manual_seed(epoch_seed(settings.training.seed, step))
+        count = len(batch.keypoints)
+        sums[:2] += float(model.loss(batch, generator)) * count, count
+        if settings.training.select_by == "mpjpe":
+            assert batch.poses is not None
+            lifted = model.lift(batch, generator).mean(1)
+            errors = mpjpe(lifted.double().cpu().numpy(), batch.poses.double().cpu().numpy())
+            sums[2:] += errors.sum(), errors.size
+    model.load_state_dict(current)
+    loss, windows, error, joints = workers.sum(sums)
+    found = {"validation/loss": float(loss / windows)}
+    if joints:
+        found["validation/mpjpe_mm"] = float(1000 * error / joints)
+    return found
+
+
+def _check_sharing(training: TrainingSettings, workers: Workers) -> None:
+    # equal shares make the mean of the workers' gradients the gradient of the whole batch
+    if training.batch % workers.world:
+        raise ValueError(
+            f"training.batch = {training.batch} windows cannot be shared equally by {workers.world} workers. "
+            f"Use a batch that {workers.world} divides, or another number of workers."
+        )
+
+
+def _optimizer(training: TrainingSettings, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
+    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+
+
+def _weights_of(model: nn.Module, weights: list[nn.Parameter], average: list[Tensor] | None) -> dict[str, Tensor]:
+    """A copy of the weights to evaluate: the average where one is kept, the buffers as they are."""
+    means = {} if average is None else {id(weight): mean for weight, mean in zip(weights, average, strict=True)}
+    owners = dict(model.named_parameters())
+    return {name: means.get(id(owners.get(name)), value).detach().clone() for name, value in model.state_dict().items()}
+
+
+def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: float, step: int) -> None:
+    decay = min(decay, (1 + step) / (10 + step))  # the first steps would otherwise dominate for long
+    with torch.no_grad():
+        torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
+
+
+class _Schedule:
+    """Learning rate over steps, epochs and validations."""
+
+    def __init__(self, training: TrainingSettings, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
+        self._training = training
+        self._optimizer = optimizer
+        self._total = training.epochs * steps_per_epoch
+        self.steps = 0
+        self._factor = 1.0
+        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=training.factor, patience=training.patience, threshold=training.threshold
+        )
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def before_step(self) -> None:
+        training = self._training
+        if training.schedule == "plateau":
+            base = self._factor * training.lr
+        elif training.schedule == "cosine":
+            base = training.lr * 0.5 * (1 + np.cos(np.pi * self.steps / self._total))
+        else:
+            base = self._factor * training.lr
+        warm = min(1.0, (self.steps + 1) / training.warmup) if training.warmup else 1.0
+        for group in self._optimizer.param_groups:
+            group["lr"] = base * warm
+        self.steps += 1
+
+    def after_validation(self, best_loss: float) -> None:
+        """Plateau: stepped with the best loss so far, as DiffHPE's released code does."""
+        if self._training.schedule != "plateau":
+            return
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._factor * self._training.lr
+        self._plateau.step(best_loss)
+        self._factor = self.lr / self._training.lr
+
+    def after_epoch(self) -> None:
+        if self._training.schedule == "exponential":
+            self._factor *= self._training.decay
+
+    def plain(self) -> dict[str, Any]:
+        plateau = {key: value for key, value in self._plateau.state_dict().items() if isinstance(value, int | float)}
+        return {"steps": self.steps, "factor": self._factor, "plateau": plateau}
+
+    def load(self, plain: dict[str, Any]) -> None:
+        self.steps, self._factor = plain["steps"], plain["factor"]
+        self._plateau.load_state_dict(plain["plateau"])

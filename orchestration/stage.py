@@ -1,0 +1,181 @@
+"""The life of one trial on one worker: open the data, build the model, train, score, log.
+
+Called by every worker of a run, with or without Ray. Worker 0 talks to the tracking server; the terminal status of the
+run is not set here but by the driver, which outlives the workers.
+"""
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from posegrid.datasets.store import Store, open_store
+from posegrid.models.interface import Lifter
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.batches import pose_shape
+from posegrid.orchestration.evaluation import Scores, evaluate
+from posegrid.orchestration.loop import train
+from posegrid.orchestration.settings import Settings, occlusion_label
+from posegrid.orchestration.tracking import EVALUATED, TRAINED, Tracking
+from posegrid.orchestration.workers import Workers
+
+MODEL_ARTIFACT = "model/model.pt"
+
+Save = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTask:
+    """Everything a worker needs, as plain data."""
+
+    key: str
+    """Training fingerprint."""
+    run_id: str
+    """Run that receives the results."""
+    settings: dict[str, Any]
+    """Resolved settings (`Settings.plain`)."""
+    patterns: list[dict[str, Any]]
+    """Resolved test patterns still to score."""
+    store: str
+    """Folder of the data store, readable on every worker."""
+    data_hash: str
+    """Content hash that the store must have."""
+    tracking: str
+    """Address of the tracking store."""
+    upstream_run: str | None = None
+    """Run of the trained conditioner."""
+    trained: bool = False
+    """The run holds its model already: only score."""
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; `StageTask(**plain)` is the inverse."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+def run_stage(
+    task: StageTask,
+    workers: Workers,
+    save: Save,
+    *,
+    resume: dict[str, Any] | None = None,
+    wrap: Callable[[Lifter], nn.Module] = lambda model: model,
+) -> None:
+    """Train (or continue, or skip) and score one trial.
+
+    `save(metrics, make_state)` receives each epoch's metrics and keeps the state where the run can find it again.
+    Raises ValueError if the data differ from what was planned.
+    """
+    settings = Settings.from_plain(task.settings)
+    store = open_store(Path(task.store), verify=False)
+    if store.content_hash != task.data_hash:
+        raise ValueError(
+            f"the store at {task.store} has hash {store.content_hash[:12]} on this worker, but the study was planned "
+            f"with {task.data_hash[:12]}. Give every node the same store."
+        )
+    tracking = Tracking(task.tracking)
+    if task.trained:
+        model = _finished_model(task, tracking).to(workers.device)
+    else:
+        model = _new_model(task, settings, store, tracking).to(workers.device)
+        weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
+        model.load_state_dict(weights)
+        if workers.first:
+            _log_model(task, settings, store, model, tracking)
+    for pattern in task.patterns:
+        scores = evaluate(model, store, settings, pattern, workers)
+        if workers.first:
+            log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores)
+
+
+def _new_model(task: StageTask, settings: Settings, store: Store, tracking: Tracking) -> Lifter:
+    conditioner = None
+    if task.upstream_run is not None:
+        with tracking.fetched(task.upstream_run, MODEL_ARTIFACT) as file:
+            conditioner, _, _ = checkpoint.load_model(file)
+    torch.manual_seed(settings.training.seed)  # after loading, which draws weights too
+    return checkpoint.build(settings, pose_shape(store, settings.data), conditioner)
+
+
+def _finished_model(task: StageTask, tracking: Tracking) -> Lifter:
+    with tracking.fetched(task.run_id, MODEL_ARTIFACT) as file:
+        return checkpoint.load_model(file)[0]
+
+
+def _train(
+    task: StageTask,
+    model: Lifter,
+    wrap: Callable[[Lifter], nn.Module],
+    store: Store,
+    settings: Settings,
+    workers: Workers,
+    save: Save,
+    tracking: Tracking,
+    resume: dict[str, Any] | None,
+) -> dict[str, Tensor]:
+    logged = tracking.last_step(task.run_id, "train/loss") if workers.first else 0
+
+    def report(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
+        epoch = int(metrics["epoch"])
+        # MLflow stores a repeated step twice; an epoch repeated after a kill is already there
+        if workers.first and epoch > logged:
+            tracking.log_metrics(task.run_id, {k: v for k, v in metrics.items() if k != "epoch"}, epoch)
+        save(metrics, state)
+
+    return train(model, wrap(model), store, settings, workers, report, resume)
+
+
+def _log_model(task: StageTask, settings: Settings, store: Store, model: Lifter, tracking: Tracking) -> None:
+    data = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
+    content = checkpoint.model_file(settings, pose_shape(store, settings.data), model.state_dict(), data)
+    folder, name = MODEL_ARTIFACT.split("/")
+    with tempfile.TemporaryDirectory(prefix="posegrid-") as scratch:
+        file = Path(scratch) / name
+        checkpoint.write(file, content)
+        tracking.log_file(task.run_id, file, folder)
+    tracking.log_plain(task.run_id, settings.plain(), "config.json")
+    weights = sum(weight.numel() for weight in model.parameters())
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    tracking.log_params(task.run_id, {"parameters": weights, "parameters_trained": trained})
+    tracking.set_tags(task.run_id, {TRAINED: "true"})
+
+
+def log_scores(
+    tracking: Tracking, run_id: str, settings: Settings, pattern: dict[str, Any], data_hash: str, scores: Scores
+) -> None:
+    """Log one scored pattern: metrics, per-action table, examples; the tag that says so comes last."""
+    label = occlusion_label(pattern)
+    action_wise, frame_wise = scores.sums.action_wise(), scores.sums.frame_wise()
+    tracking.log_metrics(run_id, {f"test {label}/{name.replace('/', ' ')}": v for name, v in action_wise.items()})
+    tracking.log_metrics(
+        run_id, {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
+    )
+    tracking.log_text(run_id, per_action_csv(scores), f"test/{label}/per_action.csv")
+    with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
+        file = Path(folder) / "examples.npz"
+        np.savez_compressed(file, **scores.examples)  # type: ignore[arg-type]
+        tracking.log_file(run_id, file, f"test/{label}")
+    tracking.set_tags(run_id, {EVALUATED + label: settings.evaluation_fingerprint(pattern, data_hash)})
+
+
+def per_action_csv(scores: Scores) -> str:
+    """Per-action table: one row an action, then "action-wise" (mean of the rows) and "frame-wise" (all windows)."""
+    rows = {
+        **scores.sums.per_action(),
+        "action-wise": scores.sums.action_wise(),
+        "frame-wise": scores.sums.frame_wise(),
+    }
+    columns = list(scores.sums.frame_wise())
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["action", *columns])
+    for action, values in rows.items():
+        writer.writerow([action, *(f"{values[column]:.4f}" if column in values else "" for column in columns)])
+    return text.getvalue()

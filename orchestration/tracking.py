@@ -1,0 +1,329 @@
+"""The only place that knows MLflow: studies, trials, metrics, artifacts.
+
+A study is a parent run, a trial its child. Runs are found again by tags, never by name: `posegrid.study` names a study,
+`posegrid.key` is the training fingerprint of a trial. One process owns a trial at a time, so that search-then-create
+makes no duplicates. Everything goes through `MlflowClient` with an explicit address: workers change their directory and
+environment, so nothing may depend on either.
+"""
+
+import contextlib
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
+from mlflow.exceptions import MlflowException
+
+EXPERIMENT = "posegrid"
+KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "study", "stage", "upstream", "trained"))
+EVALUATED = "posegrid.evaluated."
+_PARENT = "mlflow.parentRunId"
+_BATCH = 900  # MLflow takes at most 1000 metrics in a call
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What a child run says of itself."""
+
+    run_id: str
+    key: str
+    status: str
+    """MLflow's status: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED."""
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    """Last value of each metric."""
+    params: dict[str, str]
+
+    @property
+    def trained(self) -> bool:
+        """True once the model file is logged."""
+        return self.tags.get(TRAINED) == "true"
+
+    @property
+    def evaluated(self) -> dict[str, str]:
+        """Scored test patterns: label -> evaluation fingerprint."""
+        return {tag[len(EVALUATED) :]: value for tag, value in self.tags.items() if tag.startswith(EVALUATED)}
+
+
+def sqlite_uri(file: Path) -> str:
+    """Address of a database file, absolute: MLflow's default would follow the current directory."""
+    return f"sqlite:///{file.resolve()}"
+
+
+def _check_answers(uri: str) -> None:
+    """Fail within seconds where nothing listens; MLflow itself would retry for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=10):
+            return
+    except (urllib.error.URLError, OSError, ValueError) as error:
+        raise ValueError(
+            f"tracking server {uri} does not answer ({getattr(error, 'reason', error)}); it was set with --tracking or "
+            "MLFLOW_TRACKING_URI. Start it, correct the address, or leave both out to use a local SQLite file."
+        ) from None
+
+
+class Tracking:
+    """A tracking store at an address."""
+
+    def __init__(self, uri: str, experiment: str = EXPERIMENT) -> None:
+        self.uri = uri
+        self.experiment = experiment
+        self._client = MlflowClient(tracking_uri=uri)
+        self._experiment_id = ""
+
+    @classmethod
+    def open(cls, uri: str, experiment: str = EXPERIMENT) -> "Tracking":
+        """Connect, create database and experiment, and check that runs and artifacts can be written.
+
+        The driver must do this before any trial starts: processes that open a new SQLite file together spoil it.
+        Raises ValueError if the server does not answer or refuses.
+        """
+        _check_answers(uri)
+        if uri.startswith("sqlite:///"):
+            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+        tracking = cls(uri, experiment)
+        try:
+            with _quiet():
+                tracking._ensure_experiment()
+        except (MlflowException, OSError) as error:
+            raise ValueError(f"tracking store {uri} cannot be used ({error}); it was set with --tracking.") from None
+        return tracking
+
+    def probe(self) -> None:
+        """Write an artifact in a run of its own, read it back, remove the run. Raises ValueError if that fails."""
+        run_id = self._client.create_run(self.experiment_id, run_name="probe").info.run_id
+        try:
+            self.log_text(run_id, "probe", "probe.txt")
+            with self.fetched(run_id, "probe.txt") as file:
+                if file.read_text() != "probe":
+                    raise ValueError(f"tracking store {self.uri} returned another artifact than was written.")
+        finally:
+            self.delete(run_id)
+
+    def _ensure_experiment(self) -> None:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is not None:
+            self._experiment_id = found.experiment_id
+            return
+        # beside the database, not in the current directory; a server keeps its own artifacts
+        location = None
+        if self.uri.startswith("sqlite:///"):
+            location = Path(self.uri.removeprefix("sqlite:///")).parent.joinpath("artifacts").as_uri()
+        self._experiment_id = self._client.create_experiment(self.experiment, artifact_location=location)
+
+    @property
+    def experiment_id(self) -> str:
+        """Identifier of the experiment; looked up once."""
+        if not self._experiment_id:
+            found = self._client.get_experiment_by_name(self.experiment)
+            if found is None:
+                raise ValueError(
+                    f"tracking store {self.uri} has no experiment {self.experiment!r}: nothing was run yet."
+                )
+            self._experiment_id = found.experiment_id
+        return self._experiment_id
+
+    # ---- studies and trials ----------------------------------------------------------------------------------------
+
+    def open_study(self, name: str, params: dict[str, Any], description: str) -> str:
+        """Run id of the study's parent run, created at the first call."""
+        runs = self._search(f"tags.`{STUDY}` = '{name}'")
+        if runs:
+            run_id = runs[0].info.run_id
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            tags = {STUDY: name, "mlflow.note.content": description}
+            run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+        self.log_params(run_id, params)
+        return run_id
+
+    def study(self, name: str) -> str:
+        """Run id of a study that exists. Raises ValueError that lists the known ones."""
+        runs = self._search(f"tags.`{STUDY}` = '{name}'")
+        if not runs:
+            known = sorted({run.data.tags[STUDY] for run in self._search(f"tags.`{STUDY}` != ''")})
+            raise ValueError(
+                f"study {name!r} is not in {self.uri}. Known: {', '.join(known) or 'none yet'}. "
+                "Run `posegrid grid NAME` first."
+            )
+        return runs[0].info.run_id
+
+    def trials(self) -> dict[str, Trial]:
+        """All live trials of the experiment by training fingerprint, in one paged search."""
+        newest_last = reversed(self._search(f"tags.`{KEY}` != ''"))
+        return {run.data.tags[KEY]: _trial(run) for run in newest_last}
+
+    def trial(self, run_id: str) -> Trial:
+        """One trial by run id. Raises ValueError if there is none."""
+        try:
+            return _trial(self._client.get_run(run_id))
+        except MlflowException:
+            raise ValueError(f"run {run_id!r} is not in {self.uri}. Copy the run id from the MLflow UI.") from None
+
+    def open_trial(self, key: str, name: str, parent: str, params: dict[str, Any], tags: dict[str, str]) -> str:
+        """Run id of the trial with that fingerprint: the live one, or a new child of `parent`."""
+        runs = self._search(f"tags.`{KEY}` = '{key}'")
+        if runs:
+            run_id = runs[0].info.run_id
+            for tag, value in tags.items():
+                self._client.set_tag(run_id, tag, value)
+        else:
+            tags = {KEY: key, _PARENT: parent, **tags}
+            run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
+            self.log_params(run_id, params)
+        self._client.update_run(run_id, status="RUNNING")
+        return run_id
+
+    def delete(self, run_id: str) -> None:
+        """Take a run out of the way; MLflow keeps it restorable."""
+        self._client.delete_run(run_id)
+
+    def finish(self, run_id: str, status: str) -> None:
+        """Set the terminal status. Only the driver calls this, so that the last writer is always the same."""
+        self._client.set_terminated(run_id, status)
+
+    def _search(self, condition: str) -> list[Run]:
+        runs: list[Run] = []
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self.experiment_id], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    # ---- what a run holds ------------------------------------------------------------------------------------------
+
+    def log_params(self, run_id: str, params: dict[str, Any]) -> None:
+        """Log nested values under dotted names; a value that stands is left (MLflow's parameters cannot change)."""
+        flat = dict(_flatten(params))
+        have = self._client.get_run(run_id).data.params
+        new = [Param(name, str(value)) for name, value in flat.items() if name not in have]
+        for first in range(0, len(new), 100):
+            self._client.log_batch(run_id, params=new[first : first + 100])
+
+    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int = 0) -> None:
+        """Log values at a step in as few calls as possible; anything not finite is left out."""
+        now = int(time.time() * 1000)
+        points = [Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)]
+        for first in range(0, len(points), _BATCH):
+            self._client.log_batch(run_id, metrics=points[first : first + _BATCH])
+
+    def last_step(self, run_id: str, metric: str) -> int:
+        """Last step of a metric, -1 if it was never logged: a resumed run logs only what comes after."""
+        return max((point.step for point in self._client.get_metric_history(run_id, metric)), default=-1)
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        """Set tags in one call."""
+        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_data(self, run_id: str, name: str, digest: str, source: str, context: str) -> None:
+        """Log a store as the run's data set input, without loading it; repeated calls change nothing."""
+        held = self._client.get_run(run_id).inputs
+        if held is not None and any(given.dataset.digest == digest[:36] for given in held.dataset_inputs):
+            return
+        made = MetaDataset(mlflow.data.sources.LocalArtifactDatasetSource(source), name=name, digest=digest[:36])
+        tag = InputTag("mlflow.data.context", context)
+        self._client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [tag])])
+
+    def log_file(self, run_id: str, file: Path, folder: str | None = None) -> None:
+        """Log a file as an artifact."""
+        self._client.log_artifact(run_id, str(file), folder)
+
+    def log_text(self, run_id: str, text: str, name: str) -> None:
+        """Log text as an artifact of that name."""
+        self._client.log_text(run_id, text, name)
+
+    def log_plain(self, run_id: str, content: Any, name: str) -> None:
+        """Log plain data as a JSON artifact."""
+        self.log_text(run_id, json.dumps(content, indent=1, sort_keys=True) + "\n", name)
+
+    def log_figure(self, run_id: str, figure: Any, name: str) -> None:
+        """Log a matplotlib figure as an artifact."""
+        self._client.log_figure(run_id, figure, name)
+
+    def artifacts(self, run_id: str, folder: str = "") -> list[str]:
+        """Paths of the artifacts in a folder of a run."""
+        return [item.path for item in self._client.list_artifacts(run_id, folder)]
+
+    @contextmanager
+    def fetched(self, run_id: str, name: str) -> Iterator[Path]:
+        """A local copy of an artifact. Raises ValueError if the run does not have it."""
+        with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
+            try:
+                with _quiet():
+                    path = Path(self._client.download_artifacts(run_id, name, folder))
+            except (MlflowException, OSError) as error:
+                raise ValueError(f"run {run_id} in {self.uri} has no artifact {name} ({error}).") from None
+            yield path
+
+
+def _trial(run: Run) -> Trial:
+    tags = run.data.tags
+    return Trial(
+        run_id=run.info.run_id,
+        key=tags.get(KEY, ""),
+        status=run.info.status,
+        tags=tags,
+        metrics=run.data.metrics,
+        params=run.data.params,
+    )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{name}.")
+        elif value is not None:
+            yield f"{prefix}{name}", value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of MLflow in logs."""
+    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
+        else:
+            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before
+
+
+def serve_ui(home: Path, port: int, say: Callable[[str], None]) -> None:
+    """Run the MLflow server for a local home on localhost until it is interrupted.
+
+    Raises ValueError if there are no results or the port is taken.
+    """
+    database = home / "mlflow.db"
+    if not database.is_file():
+        raise ValueError(f"no results under {home} (mlflow.db is missing). Run a study first, or pass --home.")
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise ValueError(f"port {port} is taken. Choose another one with --port.")
+    say(f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # saves eight processes
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run([*command, "--backend-store-uri", sqlite_uri(database)], env=environment, check=False)
