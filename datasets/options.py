@@ -48,7 +48,13 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
         options = get_args(hint)
         if value is None and type(None) in options:
             return None
-        (hint,) = [option for option in options if option is not type(None)]
+        options = tuple(option for option in options if option is not type(None))
+        if len(options) > 1:
+            if isinstance(value, options):
+                return value
+            names = " or ".join(option.__name__ for option in options)
+            raise ValueError(f"{where} = {value!r} is a {type(value).__name__}, expected {names}.")
+        (hint,) = options
     if is_dataclass(hint):
         return from_values(hint, value, where)  # type: ignore[arg-type]
     origin = get_origin(hint) or hint
@@ -58,7 +64,9 @@ def _converted(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and isinstance(value, list | tuple):
         inner = get_args(hint)[0] if get_args(hint) else None
-        return tuple(_converted(inner, item, where) if inner else item for item in value)
+        return tuple(
+            _converted(inner, item, f"{where}[{index}]") if inner else item for index, item in enumerate(value)
+        )
     if origin is dict and isinstance(value, dict):
         return dict(value)
     if origin is float and isinstance(value, int) and not isinstance(value, bool):

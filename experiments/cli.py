@@ -248,7 +248,8 @@ def _name(study: str) -> str:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Entry point. Exit status: 0 done, 1 something failed while running, 2 a mistake in the input."""
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for chatty in ("alembic", "mlflow"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     trace = "POSEGRID_TRACE" in os.environ
     try:

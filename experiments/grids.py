@@ -71,13 +71,7 @@ def recipe(name: str, overrides: list[str] | None = None) -> Settings:
 def load_grid(name: str) -> Grid:
     """A grid by name or path. Raises ValueError for unknown keys, recipes or patterns."""
     file = find(name, GRIDS, "grid")
-    values = read_toml(file)
-    members = values.get("members")
-    if isinstance(members, list):
-        values["members"] = [
-            from_values(Member, member, f"grids/{file.name}, members[{index}]") for index, member in enumerate(members)
-        ]
-    return from_values(Grid, values, f"grids/{file.name}")
+    return from_values(Grid, read_toml(file), f"grids/{file.name}")
 
 
 def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def pose_shape(store: Store, data: DataSettings) -> PoseShape:
 
 
 def training_splits(settings: Settings) -> tuple[str, ...]:
-    """Held-out recordings train too unless they select: a published recipe that selects on the test subjects uses all."""
+    """Held-out recordings train too unless they select: recipes that select on the test subjects use them all."""
     return ("train",) if settings.training.select == "held_out" else ("train", "held_out")
 
 

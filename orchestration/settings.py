@@ -223,7 +223,8 @@ def occlusion_values(pattern: str | dict[str, Any], where: str) -> dict[str, Any
 def occlusion_label(occlusion: dict[str, Any]) -> str:
     """Short name of a resolved pattern; values other than the defaults are added, so that labels are unique."""
     name = occlusion["pattern"]
-    default = _occlusion_values(name, {}, "default")
+    default = occlusion_values(name, "default")
+    default.pop("pattern")
     changed = [f"{key}={occlusion[key]}" for key in sorted(default) if occlusion[key] != default[key]]
     # the label becomes part of metric names, where MLflow allows few signs
     text = " ".join([name, *changed]).replace("=", " ")

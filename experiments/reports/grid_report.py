@@ -23,9 +23,8 @@ Say = Callable[[str], None]
 def build_report(tracking: Tracking, study: str, say: Say, out: Path | None = None) -> StudyResults:
     """Build, print and log the report of a study. `out` receives copies. Raises ValueError if nothing is scored."""
     results = read_study(tracking, study)
-    say(
-        f"\n{results.title}\ndata: {results.source}; predicting the mean training pose: {results.control_mm:.1f} mm MPJPE"
-    )
+    control = f"predicting the mean training pose: {results.control_mm:.1f} mm MPJPE"
+    say(f"\n{results.title}\ndata: {results.source}; {control}")
     texts: dict[str, str] = {}
     figures: dict[str, Any] = {}
     for label, matrices in results.matrices.items():
