@@ -4,6 +4,7 @@ Tune schedules, limits concurrency and survives failed trials. What it lacks is 
 enters through Tune's own interface for that: a searcher that proposes a stage once the one it depends on is done.
 """
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,19 @@ def run_ray(study: Study, work: list[Work], storage: str, resources: Resources, 
 
     Returns stage key -> reason for every stage that failed or could not start because its conditioner failed.
     """
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the result files that nobody needs here
     searcher = _ReadyStages(study, work)
     callback = _Follow(study, searcher, progress)
     tuner = tune.Tuner(
         tune.with_resources(_trial, {TRIAL_SLOT: 1}),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=len(work), metric="epoch", mode="max"),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            num_samples=len(work),
+            metric="epoch",
+            mode="max",
+            trial_dirname_creator=lambda trial: f"{trial.config['task']['key']}-{trial.trial_id}",
+            reuse_actors=True,  # a trial's driver keeps no state, and importing torch takes longer than starting it
+        ),
         run_config=tune.RunConfig(
             # Tune's own bookkeeping; what is done is known from the tracking store, so it may be lost
             name=f"study-{study.parent[:8]}",
