@@ -30,7 +30,7 @@ def read(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     try:
         return torch.load(file, map_location=device, weights_only=True)
     except Exception as error:  # torch raises many kinds for damaged files
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"checkpoint {file} cannot be read ({reason}). Use a file that posegrid wrote.") from None
 
 

@@ -1,0 +1,111 @@
+"""The loop: it learns, resumes with the same bits, and does not care how many workers share a batch."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gang
+import pytest
+import torch
+
+from posegrid.datasets.store import Store
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.batches import pose_shape
+from posegrid.orchestration.loop import train
+from posegrid.orchestration.settings import Settings
+from posegrid.orchestration.workers import Workers
+
+
+def run(
+    store: Store, settings: Settings, resume: dict[str, Any] | None = None
+) -> tuple[list[dict[str, float]], list[dict[str, Any]], dict[str, torch.Tensor]]:
+    """Train from a fresh model; returns metrics and states of each epoch, and the selected weights."""
+    torch.manual_seed(settings.training.seed)
+    model = checkpoint.build(settings, pose_shape(store, settings.data))
+    metrics: list[dict[str, float]] = []
+    states: list[dict[str, Any]] = []
+
+    def report(found: dict[str, float], state: Any) -> None:
+        metrics.append(found)
+        states.append(copy.deepcopy(state()))
+
+    weights = train(model, model, store, settings, Workers(), report, resume)
+    return metrics, states, weights
+
+
+def test_loss_falls(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = replace(lifter_settings, training=replace(lifter_settings.training, epochs=15, lr=3e-3))
+    metrics, _, _ = run(toy_store, settings)
+    assert metrics[-1]["train/loss"] < 0.5 * metrics[0]["train/loss"]
+
+
+@pytest.mark.parametrize("killed_after", [0, 2])
+def test_resumed_run_repeats_the_undisturbed_one_bit_by_bit(
+    toy_store: Store, trained_settings: Settings, killed_after: int, tmp_path: Path
+) -> None:
+    metrics, states, weights = run(toy_store, trained_settings)
+    checkpoint.write(tmp_path / "state.pt", states[killed_after])
+    again, _, resumed = run(toy_store, trained_settings, checkpoint.read(tmp_path / "state.pt"))
+    losses = [epoch["train/loss"] for epoch in metrics[killed_after + 1 :]]
+    assert [epoch["train/loss"] for epoch in again] == losses
+    assert [epoch["train/lr"] for epoch in again] == [epoch["train/lr"] for epoch in metrics[killed_after + 1 :]]
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_finished_run_trains_nothing(toy_store: Store, lifter_settings: Settings) -> None:
+    _, states, weights = run(toy_store, lifter_settings)
+    metrics, _, again = run(toy_store, lifter_settings, states[-1])
+    assert metrics == []
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+@pytest.mark.parametrize("which", ["lifter", "wrapper"])
+def test_two_workers_give_the_curve_and_metrics_of_one(
+    toy_store: Store, trained_settings: Settings, wrapper_settings: Settings, which: str, tmp_path: Path
+) -> None:
+    settings = trained_settings
+    if which == "wrapper":
+        # a random conditioner does: what counts is that batch statistics and noise are shared
+        upstream = replace(wrapper_settings, model=trained_settings.model, conditioner=None).plain()
+        settings = replace(wrapper_settings, upstream=upstream, model={**wrapper_settings.model, "dropout": 0.1})
+    results = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.pt"
+        gang.run(world, gang.train_and_score, str(toy_store.path), settings.plain(), str(out))
+        results.append(torch.load(out, weights_only=True))
+    one, two = results
+    # float32 sums in another order: 1e-4 relative after a few dozen steps
+    assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
+    assert two["metrics"] == pytest.approx(one["metrics"], rel=1e-3)
+
+
+def test_batch_that_workers_cannot_share_is_refused(toy_store: Store, lifter_settings: Settings) -> None:
+    model = checkpoint.build(lifter_settings, pose_shape(toy_store, lifter_settings.data))
+    with pytest.raises(ValueError, match=r"training.batch = 8 .* 3 workers"):
+        train(model, model, toy_store, lifter_settings, Workers(world=3), lambda *_: None)
+
+
+def test_infinite_loss_stops_with_advice(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = replace(lifter_settings, training=replace(lifter_settings.training, lr=1e30))
+    with pytest.raises(FloatingPointError, match=r"lower training.lr"):
+        run(toy_store, settings)
+
+
+def test_selection_keeps_the_best_epoch(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = replace(lifter_settings, training=replace(lifter_settings.training, select_by="mpjpe", lr=0.05))
+    metrics, states, weights = run(toy_store, settings)
+    scores = [epoch["validation/mpjpe_mm"] for epoch in metrics]
+    best = scores.index(min(scores))
+    assert states[-1]["best"]["epoch"] == best
+    assert all(torch.equal(weights[name], states[best]["model"][name]) for name in weights)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("constant", [1e-3] * 3), ("exponential", [1e-3, 5e-4, 2.5e-4])],
+)
+def test_schedules(toy_store: Store, lifter_settings: Settings, schedule: str, expected: list[float]) -> None:
+    settings = replace(lifter_settings, training=replace(lifter_settings.training, schedule=schedule, decay=0.5))
+    metrics, _, _ = run(toy_store, settings)
+    assert [epoch["train/lr"] for epoch in metrics] == pytest.approx(expected)
