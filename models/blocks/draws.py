@@ -3,6 +3,8 @@
 Layers that drop receive a `Draws` while training and None otherwise, so the generator alone decides what is dropped.
 """
 
+from math import prod
+
 import torch
 from torch import Tensor
 
@@ -35,15 +37,19 @@ class Draws:
             )
         )
 
-    def kept(self, drop_rate: float, *shape: int, window_axis: int = 0) -> Tensor:
-        """Bool mask, False with probability `drop_rate`; the windows are axis `window_axis`, inserted into `shape`."""
+    def survivors(self, drop_rate: float, *shape: int, window_axis: int = 0) -> Tensor:
+        """0 with probability `drop_rate`, else 1 / (1 - drop_rate), float32; the windows become axis `window_axis`."""
 
         def sample(n: int) -> Tensor:
             full = (*shape[:window_axis], n, *shape[window_axis:])
-            mask = torch.empty(full, dtype=torch.bool, device=self.generator.device)
-            return mask.bernoulli_(1 - drop_rate, generator=self.generator).movedim(window_axis, 0)
+            # 16 random bits decide a value, cut from 64-bit draws: many times quicker than Bernoulli draws on a CPU.
+            words = torch.empty((prod(full) + 3) // 4, dtype=torch.int64, device=self.generator.device)
+            bits = words.random_(-(2**63), None, generator=self.generator).view(torch.int16)
+            return bits[: prod(full)].view(full).movedim(window_axis, 0)
 
-        return self._placed(self.batch.draw(sample)).movedim(0, window_axis)
+        bits = self._placed(self.batch.draw(sample)).movedim(0, window_axis)
+        survived = torch.empty(bits.shape, device=bits.device)
+        return torch.ge(bits, round(drop_rate * 2**16) - 2**15, out=survived).mul_(1 / (1 - drop_rate))
 
     def _placed(self, numbers: Tensor) -> Tensor:
         return numbers.to(self.batch.keypoints.device)

@@ -19,7 +19,7 @@ class Dropout(nn.Module):
             return values
         shape = list(values.shape)
         del shape[self.window_axis]
-        return values * draws.kept(self.rate, *shape, window_axis=self.window_axis) * (1 / (1 - self.rate))
+        return values * draws.survivors(self.rate, *shape, window_axis=self.window_axis)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"
@@ -42,7 +42,7 @@ class DropPath(nn.Module):
             return branch
         _, frames, joints, _ = branch.shape
         shape = (frames, 1, 1) if self.over == "joints" else (1, joints, 1)
-        return branch * (draws.kept(self.rate, *shape) / (1 - self.rate))
+        return branch * draws.survivors(self.rate, *shape)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate}"

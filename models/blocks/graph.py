@@ -112,12 +112,16 @@ class NonLocal(nn.Module):
         score_theta, score_phi = self.score.weight.chunk(2, dim=1)
         # theta is read through w only, so both linear maps are applied as one: (J, T) instead of (J, T, inner).
         query = F.linear(tokens, score_theta @ self.theta.weight, score_theta @ self.theta.bias)
-        key = F.linear(self._pooled(self.phi(tokens)), score_phi)
-        value = self._pooled(self.value(tokens))
-        attention = F.relu(query[:, None, :, 0] + key[None, :, :, 0]) / len(value)
-        gathered = torch.einsum("jgt,gtd->jtd", attention, value)
-        change = self.norm(self.output(gathered).flatten(0, 1))
-        return grid_JLBD + change.view_as(grid_JLBD)
+        # phi and value are pooled alike, so one map and one pooling serve both.
+        weight = torch.cat([self.phi.weight, self.value.weight])
+        pooled = self._pooled(F.linear(tokens, weight, torch.cat([self.phi.bias, self.value.bias])))
+        phi, value = pooled.chunk(2, dim=-1)
+        key = F.linear(phi, score_phi)
+        # Token-major from here, so that the sum over groups is one batched product: (T, J, G) @ (T, G, inner).
+        attention = F.relu(query.transpose(0, 1).contiguous() + key.permute(1, 2, 0).contiguous()) / len(value)
+        gathered = torch.bmm(attention, value.transpose(0, 1))
+        change = self.norm(self.output(gathered).flatten(0, 1)).view(len(gathered), len(tokens), -1)
+        return (tokens + change.transpose(0, 1)).view_as(grid_JLBD)
 
     def _pooled(self, tokens_JTD: Tensor) -> Tensor:
         """Maximum over the joints of each group, (G, T, D)."""

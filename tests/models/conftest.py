@@ -1,0 +1,167 @@
+"""Small models, smooth synthetic windows and the loader of the numerical parity fixtures."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from posegrid.models.interface import Batch, Lifter, PoseShape
+from posegrid.models.joint_order import H36M_17_PARENTS
+from posegrid.models.registry import build_model, config_class
+
+PARITY = Path(__file__).parents[3] / "shared" / "parity"
+
+CONDITIONER = {"width": 16, "depth": 2, "heads": 4}
+SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One small model of the battery."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+    overfit_mm: float = 5.0
+    """Error that training on eight windows must reach (regressors)."""
+    conditioned: bool = False
+    diffusion: bool = False
+
+    def config(self) -> Any:
+        return config_class(self.name)(**self.options)
+
+    def build(self, pose: PoseShape, seed: int = 0) -> Lifter:
+        torch.manual_seed(seed)
+        conditioner = None
+        if self.conditioned:
+            conditioner = build_model("mixste", config_class("mixste")(**CONDITIONER), pose)
+        return build_model(self.name, self.config(), pose, conditioner)
+
+
+CASES = {
+    "mlp": Case("mlp"),
+    "mlp-window": Case("mlp", {"sees": "window", "dropout": 0.1}),
+    "mixste": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "drop_path": 0.02}),
+    # The smoothness term pulls against the target's motion, so the error stays a little higher.
+    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, overfit_mm=20.0),
+    "diffhpe-2d": Case("diffhpe", SMALL_DIFFHPE, diffusion=True),
+    "diffhpe-wrapper": Case(
+        "diffhpe", {**SMALL_DIFFHPE, "conditioning": "lifter", "dropout": 0.05}, conditioned=True, diffusion=True
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request) -> Case:
+    """Each small model in turn."""
+    return request.param
+
+
+@pytest.fixture
+def cases() -> dict[str, Case]:
+    return CASES
+
+
+@pytest.fixture
+def shape_of():
+    """PoseShape of Human3.6M-17 for a number of frames."""
+
+    def make(frames: int) -> PoseShape:
+        return PoseShape(
+            frames=frames,
+            joints=17,
+            parents=H36M_17_PARENTS,
+            left=(4, 5, 6, 11, 12, 13),
+            right=(1, 2, 3, 14, 15, 16),
+        )
+
+    return make
+
+
+@pytest.fixture
+def pose(shape_of) -> PoseShape:
+    """Windows of five frames."""
+    return shape_of(5)
+
+
+@pytest.fixture
+def batch_of():
+    """Function (windows, pose, seed) -> one body turning at various angles, seen by a camera four metres away."""
+
+    def make(windows: int, pose: PoseShape, seed: int = 0) -> Batch:
+        body = torch.randn(pose.joints, 3, generator=torch.Generator().manual_seed(0)) * 0.3
+        body = body - body[0]
+        start, speed = torch.rand(2, windows, 1, generator=torch.Generator().manual_seed(seed))
+        angle = 0.5 * start + 0.05 * speed * torch.arange(pose.frames)
+        sin, cos, zero, one = angle.sin(), angle.cos(), torch.zeros_like(angle), torch.ones_like(angle)
+        turn = torch.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], dim=-1).unflatten(-1, (3, 3))
+        poses = body @ turn
+        keypoints = 2.0 * poses[..., :2] / (poses[..., 2:] + 4)
+        return Batch(keypoints=keypoints, visible=torch.ones(keypoints.shape[:-1], dtype=torch.bool), poses=poses)
+
+    return make
+
+
+@pytest.fixture
+def shaken():
+    """Function that moves every parameter off its initial value, so that layers that start at zero take part."""
+
+    def shake(model: Lifter, scale: float = 0.1, seed: int = 1) -> Lifter:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * scale)
+        return model
+
+    return shake
+
+
+class ParityFile:
+    """One file of inputs, official weights and outputs."""
+
+    def __init__(self, name: str):
+        path = PARITY / f"{name}.npz"
+        if not path.exists():
+            pytest.skip(f"parity fixture {name}.npz is not beside the repository")
+        self.arrays = np.load(path)
+        config = json.loads(str(self.arrays["config_json"]))
+        self.constructor: dict[str, Any] = config["constructor"]
+        self.tolerance: dict[str, Any] = config["tolerance"]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return torch.from_numpy(self.arrays[name])
+
+    def weights(self, prefix: str = "") -> dict[str, torch.Tensor]:
+        start = f"weights/{prefix}"
+        return {key.removeprefix(start): self[key] for key in self.arrays.files if key.startswith(start)}
+
+    def check_output(self, name: str, actual: torch.Tensor) -> None:
+        """Equal to output_<name> within the tolerance that the file states."""
+        torch.testing.assert_close(
+            actual, self[f"output_{name}"], rtol=self.tolerance["rtol"], atol=self.tolerance["atol"][name]
+        )
+
+    def check_middle(self, name: str, actual: torch.Tensor) -> None:
+        """Equal to mid_<name> within 1e-4 and 1e-5 of the largest value."""
+        expected = self[f"mid_{name}"]
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * max(1.0, expected.abs().max().item()))
+
+
+@pytest.fixture
+def parity_file():
+    return ParityFile
+
+
+@pytest.fixture
+def parity_folder() -> Path:
+    if not PARITY.exists():
+        pytest.skip("the folder of parity fixtures is not beside the repository")
+    return PARITY
