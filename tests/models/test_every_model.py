@@ -58,7 +58,7 @@ def test_overfits_eight_windows(case, shape_of, batch_of):
     pose = shape_of(2)
     model = case.build(pose).train()
     batch = batch_of(8, pose)
-    steps, rate = (150, 2e-2) if case.diffusion else (300, 1e-2)
+    steps, rate = case.overfit_steps, 2e-2 if case.diffusion else 1e-2
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
     generator = _seeded()
