@@ -1,0 +1,91 @@
+"""Every shipped recipe, grid and cluster file is read and checked."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from posegrid.experiments import grids
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.batches import pose_shape
+from posegrid.orchestration.settings import Settings, read_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize("name", grids.names(grids.RECIPES))
+def test_recipe_builds_its_model(name: str, toy_store) -> None:  # type: ignore[no-untyped-def]
+    settings = grids.recipe(name)
+    if settings.conditioner is not None:
+        lifter = grids.recipe(settings.conditioner.recipe)
+        settings = Settings.from_plain({**settings.plain(), "upstream": lifter.plain()})
+    model = checkpoint.build(settings, pose_shape(toy_store, settings.data))
+    assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) > 0
+
+
+@pytest.mark.parametrize("name", grids.names(grids.RECIPES))
+def test_recipe_header_gives_command_and_run(name: str) -> None:
+    header = "".join(line for line in (grids.RECIPES / f"{name}.toml").read_text().splitlines() if line[:1] == "#")
+    assert f"posegrid train {name}" in header or "posegrid grid" in header
+    assert "run" in header
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "trained"),
+    [("mixste_27", 539_139, 539_139), ("diffhpe_2d", 3_201_971, 3_201_971), ("diffhpe_wrapper", None, 3_210_099)],
+)
+def test_published_recipes_have_the_published_size(name: str, parameters: int | None, trained: int, toy_store) -> None:  # type: ignore[no-untyped-def]
+    settings = grids.recipe(name)
+    if settings.conditioner is not None:
+        settings = Settings.from_plain({**settings.plain(), "upstream": grids.recipe("mixste_27").plain()})
+    model = checkpoint.build(settings, pose_shape(toy_store, settings.data))
+    assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == trained
+    if parameters is not None:
+        assert sum(weight.numel() for weight in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", grids.names(grids.GRIDS))
+def test_grid_resolves(name: str) -> None:
+    grid = grids.load_grid(name)
+    assert len(grids.resolve(grid.train, "train")) == 5
+    assert len(grids.resolve(grid.test, "test")) == 5
+    frames = {grids.settings_of(member).data.frames for member in grid.members}
+    assert len(frames) == 1
+
+
+def test_published_numbers_have_source_and_protocol() -> None:
+    for table in read_toml(ROOT / "experiments" / "published.toml").values():
+        assert table["source"]
+        assert table["protocol"]
+        assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+
+
+def test_cluster_file_passes_rays_schema_and_our_rules() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+    for name, kind in config["available_node_types"].items():
+        assert "resources" in kind, name
+        assert {"ImageId", "SecurityGroupIds", "IamInstanceProfile", "SubnetIds"} <= kind["node_config"].keys(), name
+    assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
+    assert config["available_node_types"]["head"]["resources"]["trial_slot"] > 0
+    head = " ".join(config["head_start_ray_commands"])
+    assert "--autoscaling-config" in head
+    assert "--dashboard-host=127.0.0.1" in head
+    assert any("RAY_AUTH_MODE=token" in command for command in config["setup_commands"])
+    assert "~/.ray/auth_token" in config["file_mounts"]
+    assert (ROOT / config["file_mounts"]["~/posegrid/mlflow_server.sh"]).is_file()
+
+
+def test_cluster_file_gives_aws_parameters_it_knows() -> None:
+    import botocore.session
+    from botocore.validate import ParamValidator
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    model = botocore.session.get_session().get_service_model("ec2")
+    shape = model.operation_model("RunInstances").input_shape
+    for kind in config["available_node_types"].values():
+        # SubnetIds is Ray's own key
+        given = {key: value for key, value in kind["node_config"].items() if key != "SubnetIds"}
+        assert not ParamValidator().validate({**given, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
