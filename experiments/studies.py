@@ -104,9 +104,11 @@ def _launch(study: Study, left: list[Work], where: Where, progress: "Progress") 
         run_local(study, left, Path(where.storage), progress)
         return {}
     from posegrid.orchestration.launch.cluster import connected
-    from posegrid.orchestration.launch.ray_tune import run_ray
 
     with connected(where.address, where.resources) as cluster:
+        # Ray reads its environment when it is imported, so `connected` comes first
+        from posegrid.orchestration.launch.ray_tune import run_ray
+
         progress.concurrent = cluster.concurrent
         progress.say(
             f"Ray: {cluster.nodes} node(s), {cluster.cpus} CPU cores, {cluster.gpus} GPUs; "

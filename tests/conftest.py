@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -75,5 +74,3 @@ def trained_settings(lifter_settings: Settings) -> Settings:
     )
     model = {**lifter_settings.model, "drop_path": 0.2, "depth": 2}
     return replace(lifter_settings, training=training, model=model).with_occlusion({"pattern": "leg_run"})
-
-

@@ -43,6 +43,4 @@ def sequences(frames: int = 75) -> list[CameraSequence]:
 
 def write_toy(target: Path, frames: int = 75) -> Store:
     """Write the toy store."""
-    return write_store(
-        target, sequences(frames), source="toy", source_config={}, skeleton=H36M_17, protocol=PROTOCOL
-    )
+    return write_store(target, sequences(frames), source="toy", source_config={}, skeleton=H36M_17, protocol=PROTOCOL)
