@@ -49,6 +49,8 @@ class Config:
 class MixSTE(Lifter):
     """Regressor of all poses of a window in one pass."""
 
+    joint_weights: Tensor
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         if config.loss == "weighted":

@@ -20,6 +20,8 @@ def step_table(steps: int, width: int) -> Tensor:
 class StepEmbedding(nn.Module):
     """Table of sinusoids and two linear layers with SiLU (CSDI's step embedding)."""
 
+    table: Tensor
+
     def __init__(self, steps: int, width: int):
         super().__init__()
         self.register_buffer("table", step_table(steps, width), persistent=False)

@@ -34,6 +34,9 @@ class GraphConv(nn.Module):
     Liu et al., ECCV 2020). `mixes` says which axis of the grid the weight matrices act on.
     """
 
+    own: Tensor
+    others: Tensor
+
     def __init__(self, width: int, adjacency: Tensor, mixes: Literal["frames", "channels"]):
         super().__init__()
         self.mixes = mixes
@@ -86,6 +89,8 @@ class NonLocal(nn.Module):
     y_i = (1 / G) sum_g ReLU(w . [theta_i; phi_g]) value_g with phi and value max-pooled over the joints of group g.
     `groups` lists the joints of each group. The identity at initialisation.
     """
+
+    members: Tensor
 
     def __init__(self, width: int, groups: tuple[tuple[int, ...], ...]):
         super().__init__()

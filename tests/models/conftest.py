@@ -48,7 +48,7 @@ CASES = {
     "mlp-window": Case("mlp", {"sees": "window", "dropout": 0.1}),
     "mixste": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "drop_path": 0.02}, overfit_steps=300),
     # The smoothness term pulls against the target's motion, so the error stays a little higher.
-    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, overfit_mm=20.0),
+    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, 20.0, 220),
     "diffhpe-2d": Case("diffhpe", SMALL_DIFFHPE, diffusion=True),
     "diffhpe-wrapper": Case(
         "diffhpe", {**SMALL_DIFFHPE, "conditioning": "lifter", "dropout": 0.05}, conditioned=True, diffusion=True
