@@ -12,7 +12,7 @@ from typing import Any
 
 from posegrid.datasets.store import Store
 from posegrid.orchestration.settings import Settings, occlusion_label
-from posegrid.orchestration.stage import StageTask
+from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import STAGE, UPSTREAM, Tracking, Trial
 
 

@@ -6,10 +6,8 @@ run is not set here but by the driver, which outlives the workers.
 
 import csv
 import io
-import json
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,40 +22,13 @@ from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.loop import train
 from posegrid.orchestration.settings import Settings, occlusion_label
+from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import EVALUATED, TRAINED, Tracking
 from posegrid.orchestration.workers import Workers
 
 MODEL_ARTIFACT = "model/model.pt"
 
 Save = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class StageTask:
-    """Everything a worker needs, as plain data."""
-
-    key: str
-    """Training fingerprint."""
-    run_id: str
-    """Run that receives the results."""
-    settings: dict[str, Any]
-    """Resolved settings (`Settings.plain`)."""
-    patterns: list[dict[str, Any]]
-    """Resolved test patterns still to score."""
-    store: str
-    """Folder of the data store, readable on every worker."""
-    data_hash: str
-    """Content hash that the store must have."""
-    tracking: str
-    """Address of the tracking store."""
-    upstream_run: str | None = None
-    """Run of the trained conditioner."""
-    trained: bool = False
-    """The run holds its model already: only score."""
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data; `StageTask(**plain)` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))
 
 
 def run_stage(

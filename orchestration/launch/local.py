@@ -8,7 +8,8 @@ import torch
 
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.grid import Study, Work
-from posegrid.orchestration.stage import StageTask, run_stage
+from posegrid.orchestration.stage import run_stage
+from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.workers import Workers
 
 STATE = "state.pt"

@@ -10,11 +10,8 @@ import ray.train.torch
 import torch
 from ray.train.torch import TorchTrainer
 
-from posegrid.models.interface import Lifter
-from posegrid.orchestration import checkpoint
 from posegrid.orchestration.launch.resources import Resources
-from posegrid.orchestration.stage import StageTask, run_stage
-from posegrid.orchestration.workers import Workers
+from posegrid.orchestration.task import StageTask
 
 STATE = "state.pt"
 
@@ -41,6 +38,11 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
 
 def _worker(plain: dict[str, Any]) -> None:
     """What every Ray Train worker runs."""
+    # imported here: the processes of driver and controller load this file too, and need neither MLflow nor the models
+    from posegrid.orchestration import checkpoint
+    from posegrid.orchestration.stage import run_stage
+    from posegrid.orchestration.workers import Workers
+
     context = ray.train.get_context()
     workers = Workers(
         rank=context.get_world_rank(), world=context.get_world_size(), device=ray.train.torch.get_device()
@@ -60,7 +62,7 @@ def _worker(plain: dict[str, Any]) -> None:
             checkpoint.write(Path(folder) / STATE, state())
             ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
-    def wrap(model: Lifter) -> torch.nn.Module:
+    def wrap(model: torch.nn.Module) -> torch.nn.Module:
         return ray.train.torch.prepare_model(model, move_to_device=False)
 
     run_stage(StageTask(**plain), workers, save, resume=resume, wrap=wrap)

@@ -7,23 +7,28 @@ enters through Tune's own interface for that: a searcher that proposes a stage o
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
-from posegrid.orchestration.grid import Study, Work
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT
 from posegrid.orchestration.launch.ray_train import fit
 from posegrid.orchestration.launch.resources import Resources
-from posegrid.orchestration.stage import StageTask
+from posegrid.orchestration.task import StageTask
+
+if TYPE_CHECKING:
+    # a trial's process loads this file too, and needs neither MLflow nor the models
+    from posegrid.orchestration.grid import Study, Work
 
 Progress = Callable[[str, dict[str, float]], None]
 
 
-def run_ray(study: Study, work: list[Work], storage: str, resources: Resources, progress: Progress) -> dict[str, str]:
+def run_ray(
+    study: "Study", work: "list[Work]", storage: str, resources: Resources, progress: Progress
+) -> dict[str, str]:
     """Run everything that is left of a study; Ray must be connected.
 
     Returns stage key -> reason for every stage that failed or could not start because its conditioner failed.
@@ -62,7 +67,7 @@ def _trial(config: dict[str, Any]) -> None:
 class _ReadyStages(Searcher):
     """Proposes stages in order as soon as their conditioner is trained."""
 
-    def __init__(self, study: Study, work: list[Work]) -> None:
+    def __init__(self, study: "Study", work: "list[Work]") -> None:
         super().__init__(metric="epoch", mode="max")
         self._study = study
         self._waiting = list(work)
@@ -112,7 +117,7 @@ class _ReadyStages(Searcher):
 class _Follow(tune.Callback):
     """Progress, and the only writer of a run's terminal status."""
 
-    def __init__(self, study: Study, searcher: _ReadyStages, progress: Progress) -> None:
+    def __init__(self, study: "Study", searcher: _ReadyStages, progress: Progress) -> None:
         self._study = study
         self._progress = progress
         self.failed: dict[str, str] = {}

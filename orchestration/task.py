@@ -1,0 +1,33 @@
+"""What a worker must know to run one trial. Kept apart from the code that does it, which is slow to import."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTask:
+    """Everything a worker needs, as plain data."""
+
+    key: str
+    """Training fingerprint."""
+    run_id: str
+    """Run that receives the results."""
+    settings: dict[str, Any]
+    """Resolved settings (`Settings.plain`)."""
+    patterns: list[dict[str, Any]]
+    """Resolved test patterns still to score."""
+    store: str
+    """Folder of the data store, readable on every worker."""
+    data_hash: str
+    """Content hash that the store must have."""
+    tracking: str
+    """Address of the tracking store."""
+    upstream_run: str | None = None
+    """Run of the trained conditioner."""
+    trained: bool = False
+    """The run holds its model already: only score."""
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data; `StageTask(**plain)` is the inverse."""
+        return json.loads(json.dumps(asdict(self)))
