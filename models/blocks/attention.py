@@ -21,8 +21,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(E)) v over sequences, all (..., H, S, E)."""
     if query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE:
         return F.scaled_dot_product_attention(query, key, value)
-    scores = torch.matmul(query * query.shape[-1] ** -0.5, key.transpose(-1, -2))
-    return torch.matmul(scores.softmax(-1), value)
+    # Keys by queries: a softmax over an axis that is not the last one is vectorised for short sequences as well.
+    scores = torch.matmul(key, (query * query.shape[-1] ** -0.5).transpose(-1, -2))
+    return torch.matmul(scores.softmax(-2).transpose(-1, -2), value)
 
 
 class Attention(nn.Module):
