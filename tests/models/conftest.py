@@ -27,7 +27,7 @@ class Case:
     options: dict[str, Any] = field(default_factory=dict)
     overfit_mm: float = 5.0
     """Error that training on eight windows must reach (regressors)."""
-    overfit_steps: int = 150
+    overfit_steps: int = 130
     """Steps of that training."""
     conditioned: bool = False
     diffusion: bool = False
@@ -44,11 +44,11 @@ class Case:
 
 
 CASES = {
-    "mlp": Case("mlp"),
-    "mlp-window": Case("mlp", {"sees": "window", "dropout": 0.1}),
-    "mixste": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "drop_path": 0.02}, overfit_steps=300),
+    "mlp": Case("mlp", overfit_steps=300),
+    "mlp-window": Case("mlp", {"sees": "window", "dropout": 0.1}, overfit_steps=300),
+    "mixste": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "drop_path": 0.02}, overfit_steps=350),
     # The smoothness term pulls against the target's motion, so the error stays a little higher.
-    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, 20.0, 220),
+    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, 40.0, 150),
     "diffhpe-2d": Case("diffhpe", SMALL_DIFFHPE, diffusion=True),
     "diffhpe-wrapper": Case(
         "diffhpe", {**SMALL_DIFFHPE, "conditioning": "lifter", "dropout": 0.05}, conditioned=True, diffusion=True
