@@ -6,9 +6,9 @@ to stand-ins defined below, which collect plain values; any other name is refuse
 lists, tuples, text, numbers and arrays of plain numbers (views of the file's bytes, read-only).
 """
 
+import io
 import pickle
 import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +17,10 @@ import numpy as np
 
 _PLAIN_KINDS = "biufc"
 """Kinds of numbers an array may hold: bool, integers, floats, complex."""
+
+
+class _RefusedError(Exception):
+    """What was found in a file and is not read."""
 
 
 class _Dtype:
@@ -32,7 +36,7 @@ class _Dtype:
     def real(self) -> np.dtype:
         dtype = np.dtype(str(self.code))
         if dtype != np.dtype(object) and dtype.kind not in _PLAIN_KINDS:
-            raise pickle.UnpicklingError(f"arrays of type {self.code!r}")
+            raise _RefusedError(f"arrays of type {self.code!r}")
         return dtype if self.order in "=|" else dtype.newbyteorder(self.order)
 
 
@@ -46,7 +50,7 @@ class _Array:
 
     def real(self) -> np.ndarray:
         if self.state is None or len(self.state) != 5:
-            raise pickle.UnpicklingError("an array without content")
+            raise _RefusedError("an array without content")
         _, shape, dtype, fortran, content = self.state
         real = dtype.real()
         if real == np.dtype(object):
@@ -96,7 +100,7 @@ class _Unpickler(pickle.Unpickler):
         try:
             return _ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"the name {module}.{name}") from None
+            raise _RefusedError(f"the name {module}.{name}") from None
 
 
 def _resolved(value: Any) -> Any:
@@ -111,20 +115,20 @@ def _resolved(value: Any) -> Any:
         return tuple(_resolved(item) for item in value)
     if value is None or isinstance(value, str | bytes | bool | int | float | complex):
         return value
-    raise pickle.UnpicklingError(f"a value of type {type(value).__name__}")
+    raise _RefusedError(f"a value of type {type(value).__name__}")
 
 
 def _read_member(stream: IO[bytes]) -> Any:
     version = np.lib.format.read_magic(stream)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
-        raise pickle.UnpicklingError(f"npy format {version}")
+        raise _RefusedError(f"npy format {version}")
     shape, fortran, dtype = read_header[version](stream)
     if dtype == np.dtype(object):
         value = _resolved(_Unpickler(stream).load())
         return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
     if dtype.kind not in _PLAIN_KINDS:
-        raise pickle.UnpicklingError(f"arrays of type {dtype}")
+        raise _RefusedError(f"arrays of type {dtype}")
     return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -139,40 +143,23 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             present = {Path(member).stem for member in archive.namelist()}
             missing = [name for name in names if name not in present]
-            if missing:
-                raise ValueError(
-                    f"{path} lacks the entries {', '.join(missing)} (it has {', '.join(sorted(present))}): it is "
-                    "another file than expected. Fetch or make it again."
-                )
-            for name in names:
-                with archive.open(f"{name}.npy") as stream:
-                    values[name] = _read_member(stream)
-                    # reading on to the end makes zipfile compare the checksum
-                    stream.read()
-    except pickle.UnpicklingError as error:
+            # read as a whole first: zipfile then compares the checksum before a damaged pickle is looked into
+            for name in names if not missing else ():
+                values[name] = _read_member(io.BytesIO(archive.read(f"{name}.npy")))
+    except _RefusedError as found:
         raise ValueError(
-            f"{path} holds {error}; only arrays of numbers in dictionaries, lists and tuples are read, because a "
+            f"{path} holds {found}; only arrays of numbers in dictionaries, lists and tuples are read, because a "
             "pickle can run any code. Nothing was run. Do not trust this file: make it again from the original data."
         ) from None
-    except (
-        OSError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-        KeyError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-    ) as error:
-        raise _damaged(path, error) from None
-    except ValueError as error:
-        # NumPy's complaints about headers and shapes; our own message above passes through
-        raise error if str(path) in str(error) else _damaged(path, error) from None
+    except Exception as error:
+        # damaged zip files, headers and pickles raise more kinds of errors than their documentation lists
+        raise ValueError(
+            f"{path} is damaged or cut ({type(error).__name__}: {error}); expected a whole npz file. "
+            "Fetch or make it again."
+        ) from None
+    if missing:
+        raise ValueError(
+            f"{path} lacks the entries {', '.join(missing)} (it has {', '.join(sorted(present))}): it is another file "
+            "than expected. Fetch or make it again."
+        )
     return values
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} is damaged or cut ({type(error).__name__}: {error}); expected a whole npz file. "
-        "Fetch or make it again."
-    )
