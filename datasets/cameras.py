@@ -78,7 +78,10 @@ class Camera:
                 f"camera parameters have the keys {sorted(plain)}, expected {sorted(known)}. "
                 "The data source of this store gives no camera: choose another one, or leave out what needs a camera."
             )
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()})
+        values: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in plain.items()
+        }
+        return cls(**values)
 
 
 def quaternion_rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
@@ -159,7 +162,7 @@ def meeting_point(cameras: Sequence[Camera]) -> np.ndarray:
 
 
 def _from_table(row: dict[str, Any]) -> Camera:
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     translation = tuple(millimetres / 1000 for millimetres in values.pop("translation_mm"))
     return Camera(**values, translation=translation)
 

@@ -28,7 +28,7 @@ class _Dtype:
 
     def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
         self.code = code
-        self.order = "="
+        self.order: Any = "="
 
     def __setstate__(self, state: tuple) -> None:
         self.order = state[1]

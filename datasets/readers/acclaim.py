@@ -25,9 +25,9 @@ class Bone:
     name: str
     parent: int
     """Index of the bone it hangs on; 0 is the root."""
-    offset: tuple[float, float, float]
+    offset: tuple[float, ...]
     """From its start to its end in the zero pose, metres."""
-    axis: tuple[float, float, float]
+    axis: tuple[float, ...]
     """Angles of its own axes in the zero pose about x, y and z, degrees."""
     freedoms: tuple[str, ...]
     """Which of rx, ry, rz the motion file gives, in that order."""

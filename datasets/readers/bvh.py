@@ -41,7 +41,9 @@ def read_bvh(path: Path) -> tuple[MocapMotion, float]:
 
 
 def _read_tree(path: Path, lines: list[str]) -> _Tree:
-    tree, stack, pending = _Tree(), [], None
+    tree = _Tree()
+    stack: list[int] = []
+    pending: str | None = None
     for number, line in enumerate(lines, start=1):
         words = line.split()
         match words:

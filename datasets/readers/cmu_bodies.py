@@ -98,8 +98,8 @@ def h36m_points(motion: MocapMotion, points: Mapping[str, _Point], metres: float
     joints = []
     for name in H36M_17.joints:
         point = points[name]
-        position = sum(weight * motion.positions[:, motion.node(node)] for node, weight in point.weights.items())
-        position = position * metres
+        nodes = motion.positions[:, [motion.node(node) for node in point.weights]]
+        position = np.einsum("fnc,n->fc", nodes, np.array([*point.weights.values()]) * metres)
         if point.fixed_to:
             position = position + motion.rotations[:, motion.node(point.fixed_to)] @ np.array(point.offset)
         joints.append(position)
