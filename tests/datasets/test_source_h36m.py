@@ -49,17 +49,17 @@ def made_up(extra_frames: int = 3) -> tuple[dict, dict, dict]:
 POSE_DATA, CPN_DATA, GT_DATA = made_up()
 
 
-def write(folder: Path, poses=POSE_DATA, cpn=CPN_DATA, gt=GT_DATA, symmetry=SYMMETRY) -> Path:
-    np.savez_compressed(folder / POSES, positions_3d=poses)
+def write(folder: Path, poses=POSE_DATA, cpn=CPN_DATA, gt=GT_DATA, symmetry=SYMMETRY, save=np.savez) -> Path:
+    save(folder / POSES, positions_3d=poses)
     metadata = {"num_joints": 17, "keypoints_symmetry": symmetry}
-    np.savez_compressed(folder / GT, positions_2d=gt, metadata=metadata)
-    np.savez_compressed(folder / CPN, positions_2d=cpn, metadata={"layout_name": "h36m", **metadata})
+    save(folder / GT, positions_2d=gt, metadata=metadata)
+    save(folder / CPN, positions_2d=cpn, metadata={"layout_name": "h36m", **metadata})
     return folder
 
 
 @pytest.fixture(scope="module")
 def raw(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("h36m"))
+    return write(tmp_path_factory.mktemp("h36m"), save=np.savez_compressed)
 
 
 def changed(poses=None, cpn=None) -> dict:
