@@ -1,5 +1,6 @@
 """Connect to Ray and refuse early: what is asked against what is there, before a trial waits in a silent queue."""
 
+import logging
 import os
 import socket
 import subprocess
@@ -24,6 +25,9 @@ _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # without it anyone who reaches Ray's port runs code
 }
 
+_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""Ray's own switch for single-machine use: all its ports then listen on 127.0.0.1, not on every interface."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Connected:
@@ -43,7 +47,8 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
     cpus: cores to use on this machine, all by default. Raises ValueError if what a trial asks is not there.
     """
     with ExitStack() as stack:
-        stack.enter_context(_environment(_ENVIRONMENT))
+        values = _ENVIRONMENT if address else _ENVIRONMENT | _LOOPBACK_ONLY
+        stack.enter_context(_environment(values))
         import ray  # reads its environment on import
 
         _ensure_token()
@@ -52,10 +57,15 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
             address = stack.enter_context(_on_this_machine(resources, cores))
         # whoever asks the state service must ask this cluster: on a machine with another one, workers would be freed
         # or kept by mistake
-        environment = {**_ENVIRONMENT, "RAY_ADDRESS": address}
+        environment = {**values, "RAY_ADDRESS": address}
         stack.callback(ray.shutdown)
         _check_answers(address)
-        ray.init(address=address, log_to_driver=False, runtime_env={"env_vars": environment})
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+            runtime_env={"env_vars": environment},
+        )
         yield _checked(ray.cluster_resources(), len(ray.nodes()), resources, address)
 
 
@@ -64,6 +74,7 @@ def _on_this_machine(resources: Resources, cores: int) -> Iterator[str]:
     """A cluster of one node, bound to localhost; yields its address, which `ray.init` alone would tell too late."""
     from ray.cluster_utils import Cluster
 
+    logging.getLogger("ray._private.utils").setLevel(logging.ERROR)  # it tells that RAY_ADDRESS now means this cluster
     gpus = _gpus_here()
     _refuse_if_too_small(resources, cores, gpus, "this machine")
     head = Cluster(

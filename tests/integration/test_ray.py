@@ -1,0 +1,144 @@
+"""Ray for real: a grid on two CPU workers, one against two workers, a killed study, a repeated one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from posegrid.orchestration.tracking import Tracking, Trial, sqlite_uri
+
+pytestmark = pytest.mark.ray
+
+LIFTER = """
+[model]
+name = "mixste"
+width = 16
+depth = 1
+heads = 2
+[data]
+frames = 9
+[training]
+epochs = {epochs}
+batch = 8
+lr = 1e-3
+[evaluation]
+batch = 16
+"""
+WRAPPER = """
+[model]
+name = "diffhpe"
+conditioning = "lifter"
+channels = 8
+blocks = 2
+steps = 4
+step_embedding = 16
+dropout = 0.1
+[conditioner]
+recipe = "{lifter}"
+[data]
+frames = 9
+[training]
+epochs = {epochs}
+batch = 8
+lr = 1e-3
+[evaluation]
+batch = 16
+hypotheses = 2
+"""
+
+
+def command(folder: Path, home: str, *more: str) -> list[str]:
+    wrapper = str(folder / "wrapper.toml")
+    code = "from posegrid.experiments.cli import main; main()"
+    base = [sys.executable, "-c", code, "train", wrapper, "--data", str(folder / "store"), "--occlusion", "leg_run"]
+    return [*base, "--study", "s", "--home", str(folder / home), *more]
+
+
+def run(folder: Path, home: str, *more: str) -> str:
+    """Run a study to its end; returns what it printed."""
+    done = subprocess.run(command(folder, home, *more), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def results(folder: Path, home: str) -> dict[str, Trial]:
+    """Trial name -> trial."""
+    trials = Tracking(sqlite_uri(folder / home / "mlflow.db")).trials().values()
+    return {trial.tags["mlflow.runName"]: trial for trial in trials}
+
+
+def curve(folder: Path, home: str, run_id: str) -> list[tuple[int, float]]:
+    history = Tracking(sqlite_uri(folder / home / "mlflow.db"))._client.get_metric_history(run_id, "train/loss")
+    return [(point.step, point.value) for point in history]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("ray")
+    lifter = made / "lifter.toml"
+    lifter.write_text(LIFTER.format(epochs=4))
+    (made / "wrapper.toml").write_text(WRAPPER.format(lifter=lifter, epochs=4))
+    toy.write_toy(made / "store")
+    return made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, Trial]:
+    """The study on one worker."""
+    said = run(folder, "one")
+    assert "2 stages, 0 done, 2 to run" in said
+    return results(folder, "one")
+
+
+def test_chain_on_ray(folder: Path, undisturbed: dict[str, Trial]) -> None:
+    assert set(undisturbed) == {"lifter on leg_run", "wrapper on leg_run"}
+    wrapper, lifter = undisturbed["wrapper on leg_run"], undisturbed["lifter on leg_run"]
+    assert wrapper.tags["posegrid.upstream"] == lifter.run_id
+    assert {trial.status for trial in undisturbed.values()} == {"FINISHED"}
+    assert "test leg_run/mpjpe_mm" in wrapper.metrics
+    assert [step for step, _ in curve(folder, "one", wrapper.run_id)] == [0, 1, 2, 3]
+
+
+def test_repetition_trains_nothing(folder: Path, undisturbed: dict[str, Trial]) -> None:
+    began = time.monotonic()
+    assert "2 stages, 2 done, 0 to run" in run(folder, "one")
+    assert time.monotonic() - began < 60
+    assert {name: trial.run_id for name, trial in results(folder, "one").items()} == {
+        name: trial.run_id for name, trial in undisturbed.items()
+    }
+
+
+def test_two_workers_give_the_curve_and_metrics_of_one(folder: Path, undisturbed: dict[str, Trial]) -> None:
+    run(folder, "two", "--workers", "2")
+    for name, trial in results(folder, "two").items():
+        one = curve(folder, "one", undisturbed[name].run_id)
+        two = curve(folder, "two", trial.run_id)
+        assert [step for step, _ in two] == [step for step, _ in one]
+        assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
+        tested = {key: value for key, value in undisturbed[name].metrics.items() if key.startswith("test ")}
+        assert {key: trial.metrics[key] for key in tested} == pytest.approx(tested, rel=1e-3)
+
+
+def test_killed_study_continues_without_duplicates(folder: Path, undisturbed: dict[str, Trial]) -> None:
+    process = subprocess.Popen(
+        command(folder, "killed"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "epoch" in line:
+            break
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run(folder, "killed")
+    after = results(folder, "killed")
+    assert set(after) == set(undisturbed)
+    for name, trial in after.items():
+        assert trial.status == "FINISHED"
+        assert curve(folder, "killed", trial.run_id) == curve(folder, "one", undisturbed[name].run_id)
+        tested = {key: value for key, value in undisturbed[name].metrics.items() if key.startswith("test ")}
+        assert {key: trial.metrics[key] for key in tested} == tested
