@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from posegrid.datasets.store import open_store
-from posegrid.experiments import grids
+from posegrid.experiments import catalogue
 from posegrid.experiments.studies import Where
 from posegrid.orchestration.tracking import Tracking
 
@@ -16,14 +16,14 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
     if name is None:
         raise ValueError(f"check {what} needs a name: a recipe, a grid, or the folder of a store.")
     if what == "recipe":
-        settings = grids.recipe(name)
+        settings = catalogue.recipe(name)
         say(f"recipe {settings.name}: model {settings.model['name']}, {settings.data.frames} frames, ok")
     elif what == "grid":
-        grid = grids.load_grid(name)
-        grids.resolve(grid.train, "train")
-        grids.resolve(grid.test, "test")
+        grid = catalogue.load_grid(name)
+        catalogue.resolve(grid.train, "train")
+        catalogue.resolve(grid.test, "test")
         for member in grid.members:
-            grids.settings_of(member)
+            catalogue.settings_of(member)
         say(f"grid {name}: {len(grid.members)} members x {len(grid.train)} x {len(grid.test)} patterns, ok")
     else:
         _check_data(Path(name), say)

@@ -103,7 +103,7 @@ def train(
     set_: Set = None,
 ) -> None:
     """Train one recipe under one pattern (its conditioner first, if it has one) and score it."""
-    from posegrid.experiments.grids import Grid, Member
+    from posegrid.experiments.catalogue import Grid, Member
 
     patterns = tuple(test or [occlusion])
     member = Member(recipe=recipe, label=Path(recipe).stem)
@@ -136,7 +136,7 @@ def grid(
 ) -> None:
     """Run a grid (train on pattern i, test on pattern j), then build its report. Repeat it to continue."""
     from posegrid.datasets.store import read_description
-    from posegrid.experiments.grids import load_grid
+    from posegrid.experiments.catalogue import load_grid
 
     loaded = load_grid(name)
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))

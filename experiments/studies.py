@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from posegrid.datasets.store import Store, open_store
-from posegrid.experiments import grids
-from posegrid.experiments.grids import Grid
+from posegrid.experiments import catalogue
+from posegrid.experiments.catalogue import Grid
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
 from posegrid.orchestration.grid import Stage, Study, Work, build_stages, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
@@ -50,13 +50,13 @@ class Where:
 def plan(name: str, grid: Grid, data: Path, overrides: list[str] | None = None) -> Plan:
     """Resolve a grid on a data set. Verifies the hash of the whole store. Raises ValueError for anything wrong."""
     store = open_store(data)
-    tests = grids.resolve(grid.test, "test")
+    tests = catalogue.resolve(grid.test, "test")
     stages: dict[str, Stage] = {}
     members: dict[str, dict[tuple[str, int], str]] = {}
     for member in grid.members:
-        settings = grids.settings_of(member, overrides)
-        patterns = grids.resolve(member.train or grid.train, "train")
-        built = build_stages([settings], patterns, tests, grid.seeds, grids.recipe, store)
+        settings = catalogue.settings_of(member, overrides)
+        patterns = catalogue.resolve(member.train or grid.train, "train")
+        built = build_stages([settings], patterns, tests, grid.seeds, catalogue.recipe, store)
         own = [stage for stage in built.values() if stage.settings.name == settings.name and stage.patterns]
         members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
         for key, stage in built.items():

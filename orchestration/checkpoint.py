@@ -54,7 +54,7 @@ def build(settings: Settings, pose: PoseShape, conditioner: Lifter | None = None
         conditioner = build(Settings.from_plain(settings.upstream), pose)
     name = settings.model["name"]
     values = {key: value for key, value in settings.model.items() if key != "name"}
-    config = from_values(config_class(name), values, f"recipe {settings.name}, table [model]")
+    config: Any = from_values(config_class(name), values, f"recipe {settings.name}, table [model]")
     return build_model(name, config, pose, conditioner)
 
 
@@ -89,8 +89,6 @@ def load_model(file: Path) -> tuple[Lifter, Settings, dict[str, Any]]:
     if content.get("format") != MODEL_FORMAT:
         raise ValueError(f"{file} is no posegrid model file (format {content.get('format')!r}, not {MODEL_FORMAT!r}).")
     settings = Settings.from_plain(content["settings"], f"settings in {file}")
-    pose = content["pose"]
-    shape = PoseShape(**{key: tuple(value) if isinstance(value, list) else value for key, value in pose.items()})
-    model = build(settings, shape)
+    model = build(settings, from_values(PoseShape, content["pose"], f"pose shape in {file}"))
     load_weights(model, content["weights"], str(file))
     return model.eval(), settings, content["data"]

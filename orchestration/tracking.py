@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import mlflow
 from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-defined]
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
@@ -241,7 +241,8 @@ class Tracking:
         held = self._client.get_run(run_id).inputs
         if held is not None and any(given.dataset.digest == digest[:36] for given in held.dataset_inputs):
             return
-        made = MetaDataset(mlflow.data.sources.LocalArtifactDatasetSource(source), name=name, digest=digest[:36])
+        place = LocalArtifactDatasetSource(source)
+        made = MetaDataset(place, name=name, digest=digest[:36])  # type: ignore[abstract]
         tag = InputTag("mlflow.data.context", context)
         self._client.log_inputs(run_id, [DatasetInput(made._to_mlflow_entity(), [tag])])
 

@@ -56,7 +56,7 @@ PROTOCOL = Protocol(
     excluded=("S11/Directions",),
     note=(
         "The usual subjects; S11's first Directions is left out (damaged video). Held out for selection are second "
-        "takes of training subjects; a recipe that selects on the test subjects, as publications do, trains on them too."
+        "takes of training subjects; recipes that select on the test subjects, as publications do, train on them too."
     ),
 )
 """Subjects and exclusions; `protocol` adds the held-out recordings."""

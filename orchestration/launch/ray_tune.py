@@ -81,7 +81,7 @@ class _ReadyStages(Searcher):
         self._fixed = config
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next ready stage, None while all wait for one under way, FINISHED at the end."""
         for item in list(self._waiting):
             upstream = item.stage.upstream

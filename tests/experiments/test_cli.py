@@ -1,4 +1,4 @@
-"""The command line: every mistake a user can make ends with status 2, a message that helps, and earlier results intact."""
+"""The command line: a mistake ends with status 2, a message that helps, and earlier results intact."""
 
 import hashlib
 from pathlib import Path

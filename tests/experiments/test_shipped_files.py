@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posegrid.experiments import grids
+from posegrid.experiments import catalogue
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.settings import Settings, read_toml
@@ -13,19 +13,19 @@ from posegrid.orchestration.settings import Settings, read_toml
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("name", grids.names(grids.RECIPES))
+@pytest.mark.parametrize("name", catalogue.names(catalogue.RECIPES))
 def test_recipe_builds_its_model(name: str, toy_store) -> None:  # type: ignore[no-untyped-def]
-    settings = grids.recipe(name)
+    settings = catalogue.recipe(name)
     if settings.conditioner is not None:
-        lifter = grids.recipe(settings.conditioner.recipe)
+        lifter = catalogue.recipe(settings.conditioner.recipe)
         settings = Settings.from_plain({**settings.plain(), "upstream": lifter.plain()})
     model = checkpoint.build(settings, pose_shape(toy_store, settings.data))
     assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) > 0
 
 
-@pytest.mark.parametrize("name", grids.names(grids.RECIPES))
+@pytest.mark.parametrize("name", catalogue.names(catalogue.RECIPES))
 def test_recipe_header_gives_command_and_run(name: str) -> None:
-    header = "".join(line for line in (grids.RECIPES / f"{name}.toml").read_text().splitlines() if line[:1] == "#")
+    header = "".join(line for line in (catalogue.RECIPES / f"{name}.toml").read_text().splitlines() if line[:1] == "#")
     assert f"posegrid train {name}" in header or "posegrid grid" in header
     assert "run" in header
 
@@ -35,21 +35,21 @@ def test_recipe_header_gives_command_and_run(name: str) -> None:
     [("mixste_27", 539_139, 539_139), ("diffhpe_2d", 3_201_971, 3_201_971), ("diffhpe_wrapper", None, 3_210_099)],
 )
 def test_published_recipes_have_the_published_size(name: str, parameters: int | None, trained: int, toy_store) -> None:  # type: ignore[no-untyped-def]
-    settings = grids.recipe(name)
+    settings = catalogue.recipe(name)
     if settings.conditioner is not None:
-        settings = Settings.from_plain({**settings.plain(), "upstream": grids.recipe("mixste_27").plain()})
+        settings = Settings.from_plain({**settings.plain(), "upstream": catalogue.recipe("mixste_27").plain()})
     model = checkpoint.build(settings, pose_shape(toy_store, settings.data))
     assert sum(weight.numel() for weight in model.parameters() if weight.requires_grad) == trained
     if parameters is not None:
         assert sum(weight.numel() for weight in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", grids.names(grids.GRIDS))
+@pytest.mark.parametrize("name", catalogue.names(catalogue.GRIDS))
 def test_grid_resolves(name: str) -> None:
-    grid = grids.load_grid(name)
-    assert len(grids.resolve(grid.train, "train")) == 5
-    assert len(grids.resolve(grid.test, "test")) == 5
-    frames = {grids.settings_of(member).data.frames for member in grid.members}
+    grid = catalogue.load_grid(name)
+    assert len(catalogue.resolve(grid.train, "train")) == 5
+    assert len(catalogue.resolve(grid.test, "test")) == 5
+    frames = {catalogue.settings_of(member).data.frames for member in grid.members}
     assert len(frames) == 1
 
 

@@ -1,4 +1,4 @@
-"""Grid files: which recipes, trained and tested on which patterns, with which seeds."""
+"""Recipes and grids: the shipped ones by name, a user's by path; which recipes a grid trains and tests on what."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
