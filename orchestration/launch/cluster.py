@@ -25,8 +25,12 @@ _ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",  # without it anyone who reaches Ray's port runs code
 }
 
-_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-"""Ray's own switch for single-machine use: all its ports then listen on 127.0.0.1, not on every interface."""
+_ONE_MACHINE = {
+    # Ray's own switch for single-machine use: all its ports then listen on 127.0.0.1, not on every interface
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    # a process for each training that waits for a cloud to take the machine away
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
     cpus: cores to use on this machine, all by default. Raises ValueError if what a trial asks is not there.
     """
     with ExitStack() as stack:
-        values = _ENVIRONMENT if address else _ENVIRONMENT | _LOOPBACK_ONLY
+        values = _ENVIRONMENT if address else _ENVIRONMENT | _ONE_MACHINE
         stack.enter_context(_environment(values))
         import ray  # reads its environment on import
 
