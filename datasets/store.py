@@ -218,12 +218,23 @@ def _replace(aside: Path, target: Path) -> None:
     if not target.exists():
         os.rename(aside, target)
         return
+    if (target / DESCRIPTION).exists() and _same_content(aside, target):
+        shutil.rmtree(aside)  # somebody may be reading the one that stands
+        return
     if not (target / DESCRIPTION).exists():
         raise ValueError(f"{target} exists and is no store, so it is not replaced. Choose another folder or remove it.")
     old = target.with_name(f".{target.name}.old-{os.getpid()}")
     os.rename(target, old)
     os.rename(aside, target)
     shutil.rmtree(old)
+
+
+def _same_content(aside: Path, target: Path) -> bool:
+    """True if the store that stands has the hash of the new one and is undamaged."""
+    try:
+        return open_store(target).content_hash == read_description(aside)["content_hash"]
+    except ValueError:
+        return False
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -256,6 +267,7 @@ def open_store(path: Path, *, verify: bool = True) -> Store:
     path = Path(path).resolve()
     description = read_description(path)
     try:
+        content_hash, source = str(description["content_hash"]), str(description["source"])
         table = pa.ipc.open_file(pa.memory_map(str(path / FRAMES))).read_all()
         rows = pa.ipc.open_file(pa.memory_map(str(path / SEQUENCES))).read_all().to_pylist()
         skeleton = skeleton_named(description["skeleton"])
@@ -268,9 +280,9 @@ def open_store(path: Path, *, verify: bool = True) -> Store:
         raise ValueError(f"store {path} cannot be read ({error}). Prepare the data set again.") from None
     store = Store(
         path=path,
-        content_hash=description["content_hash"],
+        content_hash=content_hash,
         skeleton=skeleton,
-        source=description["source"],
+        source=source,
         description=description,
         sequences=sequences,
         **arrays,

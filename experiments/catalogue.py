@@ -79,9 +79,20 @@ def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]
     return [occlusion_values(pattern, f"{where}[{index}]") for index, pattern in enumerate(patterns)]
 
 
-def settings_of(member: Member, overrides: list[str] | None = None) -> Settings:
-    """Settings of a member's recipe."""
-    settings = recipe(member.recipe, overrides)
+def overrides_for(name: str, overrides: list[str], *, member: bool) -> list[str]:
+    """Those overrides that hold for a recipe: plain ones for members, "RECIPE:key=value" for that recipe."""
+    chosen = []
+    for text in overrides:
+        target, colon, _ = text.partition("=")[0].partition(":")
+        if colon and target == Path(name).stem:
+            chosen.append(text[len(target) + 1 :])
+        elif not colon and member:
+            chosen.append(text)
+    return chosen
+
+
+def with_conditioner(member: Member, settings: Settings) -> Settings:
+    """Settings of a member's recipe, with the conditioner's pattern that the grid asks for."""
     if not member.conditioner:
         return settings
     if settings.conditioner is None:

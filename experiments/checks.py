@@ -6,6 +6,8 @@ from pathlib import Path
 from posegrid.datasets.store import open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.studies import Where
+from posegrid.orchestration.grid import check_same_windows
+from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.tracking import Tracking
 
 
@@ -16,17 +18,26 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
     if name is None:
         raise ValueError(f"check {what} needs a name: a recipe, a grid, or the folder of a store.")
     if what == "recipe":
-        settings = catalogue.recipe(name)
+        settings = _recipe(name)
         say(f"recipe {settings.name}: model {settings.model['name']}, {settings.data.frames} frames, ok")
     elif what == "grid":
         grid = catalogue.load_grid(name)
         catalogue.resolve(grid.train, "train")
         catalogue.resolve(grid.test, "test")
         for member in grid.members:
-            catalogue.settings_of(member)
+            catalogue.resolve(member.train, f"members[{member.label}].train")
+            catalogue.with_conditioner(member, _recipe(member.recipe))
         say(f"grid {name}: {len(grid.members)} members x {len(grid.train)} x {len(grid.test)} patterns, ok")
     else:
         _check_data(Path(name), say)
+
+
+def _recipe(name: str) -> Settings:
+    """A recipe whose conditioner exists too and uses the same windows."""
+    settings = catalogue.recipe(name)
+    if settings.conditioner is not None:
+        check_same_windows(settings, catalogue.recipe(settings.conditioner.recipe))
+    return settings
 
 
 def _check_data(path: Path, say: Callable[[str], None]) -> None:

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from posegrid.experiments import studies
+from posegrid.experiments.planning import Plan, plan
 from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.settings import fingerprint
 from posegrid.orchestration.tracking import Tracking, sqlite_uri
 
 app = typer.Typer(
@@ -44,7 +46,10 @@ WorkerCount = Annotated[int, typer.Option("--workers", help="Ray Train workers o
 GpusEach = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")]
 CpusEach = Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a value of the recipes: --set training.lr=2e-4 (repeatable).")
+    list[str] | None,
+    typer.Option(
+        "--set", help="Change a value (repeatable): training.lr=2e-4, or for one recipe RECIPE:training.lr=2e-4"
+    ),
 ]
 
 
@@ -86,11 +91,13 @@ def prepare(
 def train(
     recipe: Annotated[str, typer.Argument(help="Recipe name or path of a TOML file.")],
     data: Data,
-    occlusion: Annotated[str, typer.Option("--occlusion", help="Training pattern.")] = "none",
+    occlusion: Annotated[
+        str | None, typer.Option("--occlusion", help="Training pattern; default: the recipe's.")
+    ] = None,
     test: Annotated[
         list[str] | None, typer.Option("--test", help="Test patterns (repeatable); default: the training pattern.")
     ] = None,
-    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seeds (repeatable).")] = None,
+    seed: Annotated[list[int] | None, typer.Option("--seed", help="Seeds (repeatable); default: the recipe's.")] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study in MLflow.")] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
@@ -103,20 +110,22 @@ def train(
     set_: Set = None,
 ) -> None:
     """Train one recipe under one pattern (its conditioner first, if it has one) and score it."""
-    from posegrid.experiments.catalogue import Grid, Member
+    from posegrid.experiments.catalogue import Grid, Member, overrides_for
+    from posegrid.experiments.catalogue import recipe as load
 
-    patterns = tuple(test or [occlusion])
     member = Member(recipe=recipe, label=Path(recipe).stem)
+    own = load(recipe, overrides_for(recipe, set_ or [], member=True))
+    trained_on = occlusion or own.occlusion
     grid = Grid(
-        title=f"{member.label} trained on {occlusion}",
-        train=(occlusion,),
-        test=patterns,
+        title=f"{member.label} trained on {occlusion or own.occlusion['pattern']}",
+        train=(trained_on,),
+        test=tuple(test or [trained_on]),
         members=(member,),
-        seeds=tuple(seed or [0]),
+        seeds=tuple(seed or [own.training.seed]),
     )
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
-    name = study or f"train-{member.label}"
-    _run(studies.plan(_name(name), grid, data, set_), where)
+    default = f"train-{member.label}-{occlusion or own.occlusion['pattern']}"
+    _run(plan(_name(default, set_, study), grid, data, set_, decides=False), where)
 
 
 @app.command()
@@ -140,8 +149,8 @@ def grid(
 
     loaded = load_grid(name)
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
-    study = study or f"{Path(name).stem}-{read_description(data)['source']}"
-    _run(studies.plan(_name(study), loaded, data, set_), where)
+    default = f"{Path(name).stem}-{read_description(data)['source']}"
+    _run(plan(_name(default, set_, study), loaded, data, set_), where)
 
 
 @app.command()
@@ -157,7 +166,9 @@ def evaluate(
     """Score a trained model on a data set and print the per-action table."""
     from posegrid.experiments.scoring import score
 
-    score(run, data, occlusion or ["none"], split, hypotheses, lambda: Tracking(_tracking(home, tracking)), say)
+    score(
+        run, data, occlusion or ["none"], split, hypotheses, lambda: Tracking.existing(_tracking(home, tracking)), say
+    )
 
 
 @app.command()
@@ -170,7 +181,7 @@ def report(
     """Build the tables and figures of a study, print them, and log them in its parent run."""
     from posegrid.experiments.reports.grid_report import build_report
 
-    build_report(Tracking.open(_tracking(home, tracking)), study, say, out)
+    build_report(Tracking.existing(_tracking(home, tracking)), _name(study), say, out)
 
 
 @app.command()
@@ -205,7 +216,7 @@ def ui(
     serve_ui(home, port, say)
 
 
-def _run(planned: studies.Plan, where: studies.Where) -> None:
+def _run(planned: Plan, where: studies.Where) -> None:
     from posegrid.experiments.reports.grid_report import build_report
 
     studies.run(planned, where, say)
@@ -240,9 +251,12 @@ def _tracking(home: Path, tracking: str | None) -> str:
     return tracking or sqlite_uri(home / "mlflow.db")
 
 
-def _name(study: str) -> str:
+def _name(default: str, overrides: list[str] | None = None, given: str | None = None) -> str:
+    """The study's name; changed recipes make another study, so that the unchanged one's report stays as it is."""
+    changed = f"-{fingerprint(sorted(overrides))[:6]}" if overrides else ""
+    study = given or default + changed
     if not all(sign.isalnum() or sign in "-_." for sign in study):
-        raise ValueError(f"--study {study!r}: allowed are letters, digits, '-', '_' and '.'.")
+        raise ValueError(f"study name {study!r}: allowed are letters, digits, '-', '_' and '.'. Choose another name.")
     return study
 
 
@@ -259,10 +273,10 @@ def main(arguments: list[str] | None = None) -> Any:
             raise
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except (RuntimeError, FloatingPointError, OSError) as error:
+    except Exception as error:  # a person at a terminal is not helped by a traceback
         if trace:
             raise
-        typer.echo(f"failed: {error}\n(set POSEGRID_TRACE=1 to see where)", err=True)
+        typer.echo(f"failed: {type(error).__name__}: {error}\n(set POSEGRID_TRACE=1 to see where)", err=True)
         sys.exit(1)
 
 

@@ -40,6 +40,7 @@ def score(
             f"{run} was trained on skeleton {trained_on['skeleton']}, the store {data} has {store.skeleton.name}. "
             "Use a store with the same skeleton."
         )
+    settings = replace(settings, evaluation=replace(settings.evaluation, every=1))  # all windows, also of a demo recipe
     if hypotheses is not None:
         settings = replace(settings, evaluation=replace(settings.evaluation, hypotheses=hypotheses))
     for pattern in resolved:

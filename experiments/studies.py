@@ -1,35 +1,20 @@
-"""Plan a study, run what is left of it, say what happens meanwhile."""
+"""Run what is left of a planned study. Everything that can refuse comes before anything is written."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from posegrid.datasets.store import Store, open_store
-from posegrid.experiments import catalogue
-from posegrid.experiments.catalogue import Grid
+from filelock import FileLock, Timeout
+
+from posegrid.experiments.planning import Plan
+from posegrid.experiments.progress import Progress, Say
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
-from posegrid.orchestration.grid import Stage, Study, Work, build_stages, open_study, remaining_work
+from posegrid.orchestration.grid import Study, Work, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
-from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.tracking import Tracking
 
-Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A study on a data set: its stages, and which stages belong to which member."""
-
-    name: str
-    grid: Grid
-    store: Store
-    stages: dict[str, Stage]
-    members: dict[str, dict[tuple[str, int], str]]
-    """Member label -> (training pattern label, seed) -> stage key."""
-    tests: list[dict[str, Any]]
-    """Resolved test patterns."""
+Launch = Callable[[Study, list[Work], Progress], dict[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,138 +32,141 @@ class Where:
     resources: Resources = field(default_factory=Resources)
 
 
-def plan(name: str, grid: Grid, data: Path, overrides: list[str] | None = None) -> Plan:
-    """Resolve a grid on a data set. Verifies the hash of the whole store. Raises ValueError for anything wrong."""
-    store = open_store(data)
-    tests = catalogue.resolve(grid.test, "test")
-    stages: dict[str, Stage] = {}
-    members: dict[str, dict[tuple[str, int], str]] = {}
-    for member in grid.members:
-        settings = catalogue.settings_of(member, overrides)
-        patterns = catalogue.resolve(member.train or grid.train, "train")
-        built = build_stages([settings], patterns, tests, grid.seeds, catalogue.recipe, store)
-        own = [stage for stage in built.values() if stage.settings.name == settings.name and stage.patterns]
-        members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
-        for key, stage in built.items():
-            if key not in stages or not stages[key].patterns:
-                # a stage may be the conditioner of one member and a member itself: score it under its own settings
-                stages[key] = stage
-    return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
-
-
 def run(planned: Plan, where: Where, say: Say) -> Study:
-    """Run everything that is left of a study. Raises RuntimeError at the end if stages failed; the rest is kept."""
+    """Run everything that is left of a study.
+
+    Raises ValueError before anything is written if it cannot run, RuntimeError at the end if stages failed; what is
+    done is kept.
+    """
+    _check_workers(planned, where)
     tracking = Tracking.open(where.tracking)
-    work = remaining_work(planned.stages, tracking.trials(), planned.store.content_hash)
-    study = open_study(planned.name, planned.store, tracking, _params(planned), planned.grid.title)
-    left = []
-    for item in work:
-        if not item.done:
-            left.append(item)
-            continue
-        assert item.trial is not None
-        study.runs[item.stage.key] = item.trial.run_id
-        tracking.set_tags(item.trial.run_id, {f"posegrid.member.{planned.name}": "true"})
-        if item.trial.status != "FINISHED":  # killed between the last result and the end
-            tracking.finish(item.trial.run_id, "FINISHED")
-    _log_study(study, planned)
-    say(f"study {planned.name}: {len(work)} stages, {len(work) - len(left)} done, {len(left)} to run")
-    if left:
-        failed = _launch(study, left, where, Progress(left, say))
-        if failed:
-            tracking.finish(study.parent, "FAILED")
-            reasons = "\n".join(f"  {planned.stages[key].name}: {reason}" for key, reason in failed.items())
-            raise RuntimeError(
-                f"{len(failed)} of {len(left)} stages did not finish:\n{reasons}\n"
-                "What is done is kept: repeat the command to run the rest."
-            )
+    with _only_one(planned.name, where.storage):
+        work = remaining_work(planned.stages, tracking.trials(), planned.store.content_hash)
+        left = [item for item in work if not item.done]
+        say(f"study {planned.name}: {len(work)} stages, {len(work) - len(left)} done, {len(left)} to run")
+        if not left:
+            study = _open(planned, tracking, work)
+            tracking.finish(study.parent, "FINISHED")
+            return study
+        with _launcher(where, say) as launch:
+            study = _open(planned, tracking, work)
+            try:
+                failed = launch(study, left, Progress(left, say))
+            except BaseException:
+                tracking.finish(study.parent, "FAILED")
+                raise
+    if failed:
+        tracking.finish(study.parent, "FAILED")
+        reasons = "\n".join(f"  {planned.stages[key].name}: {reason}" for key, reason in failed.items())
+        raise RuntimeError(
+            f"{len(failed)} of {len(left)} stages did not finish:\n{reasons}\n"
+            "What is done is kept: repeat the command to run the rest."
+        )
     tracking.finish(study.parent, "FINISHED")
     return study
 
 
-def _launch(study: Study, left: list[Work], where: Where, progress: "Progress") -> dict[str, str]:
+def _check_workers(planned: Plan, where: Where) -> None:
+    for stage in planned.stages.values():
+        if stage.settings.training.batch % where.resources.workers:
+            raise ValueError(
+                f"training.batch = {stage.settings.training.batch} of recipe {stage.settings.name} cannot be shared "
+                f"equally by {where.resources.workers} workers (--workers). Use a number of workers that divides it, "
+                "or --set training.batch."
+            )
+
+
+@contextmanager
+def _only_one(study: str, storage: str) -> Iterator[None]:
+    """One driver for a study at a time: two would open its runs twice. Remote storage has no lock."""
+    if "://" in storage:
+        yield
+        return
+    Path(storage).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(storage) / f"{study}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"study {study} is being run by another command (lock {lock.lock_file}). Wait for it, end it, or give this "
+            "one another name with --study."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _launcher(where: Where, say: Say) -> Iterator[Launch]:
+    """What runs stages. Connects to Ray and compares resources on entry."""
     if where.launch == "local":
         from posegrid.orchestration.launch.local import run_local
 
-        progress.concurrent = 1
-        run_local(study, left, Path(where.storage), progress)
-        return {}
+        yield lambda study, left, progress: run_local(study, left, Path(where.storage), progress)
+        return
     from posegrid.orchestration.launch.cluster import connected
 
     with connected(where.address, where.resources) as cluster:
         # Ray reads its environment when it is imported, so `connected` comes first
         from posegrid.orchestration.launch.ray_tune import run_ray
 
-        progress.concurrent = cluster.concurrent
-        progress.say(
+        if cluster.nodes > 1 and where.tracking.startswith("sqlite:"):
+            raise ValueError(
+                f"the cluster has {cluster.nodes} nodes, but the tracking store is a file of this one "
+                f"({where.tracking}). Start an MLflow server that all nodes reach and give its address with --tracking."
+            )
+        say(
             f"Ray: {cluster.nodes} node(s), {cluster.cpus} CPU cores, {cluster.gpus} GPUs; "
             f"{cluster.concurrent} stages side by side"
         )
-        return run_ray(study, left, where.storage, where.resources, progress)
+
+        def launch(study: Study, left: list[Work], progress: Progress) -> dict[str, str]:
+            progress.concurrent = cluster.concurrent
+            return run_ray(study, left, where.storage, where.resources, progress)
+
+        yield launch
 
 
-def _params(planned: Plan) -> dict[str, Any]:
-    return {"grid": planned.name, "data": planned.store.source, "data_hash": planned.store.content_hash[:16]}
+def _open(planned: Plan, tracking: Tracking, work: list[Work]) -> Study:
+    """Open the parent run, note the members, and take over the runs that are done."""
+    params = {"grid": planned.grid.title, "data": planned.store.source}
+    study = open_study(planned.name, planned.store, tracking, params, planned.grid.title)
+    for item in work:
+        if not item.done:
+            continue
+        assert item.trial is not None
+        study.runs[item.stage.key] = item.trial.run_id
+        tracking.set_tags(item.trial.run_id, {f"posegrid.member.{planned.name}": "true"})
+        if item.trial.status != "FINISHED":  # killed between the last result and the end
+            tracking.finish(item.trial.run_id, "FINISHED")
+    _log_members(study, planned)
+    return study
 
 
-def _log_study(study: Study, planned: Plan) -> None:
-    """What the report needs to find the members again, and the control that needs no training."""
+def _log_members(study: Study, planned: Plan) -> None:
+    """What the report needs to find the cells again, and the control that needs no training."""
+    data_hash = planned.store.content_hash
+    cells = {
+        label: [
+            {
+                "trained_on": pattern,
+                "seed": seed,
+                "key": key,
+                "scores": planned.stages[key].score_fingerprints(data_hash),
+            }
+            for (pattern, seed), key in found.items()
+        ]
+        for label, found in planned.members.items()
+    }
+    described = {
+        "title": planned.grid.title,
+        "members": cells,
+        "data_hash": data_hash,
+        "source": planned.store.source,
+        "skeleton": planned.store.skeleton.name,
+    }
+    study.tracking.log_plain(study.parent, described, "study.json")
+    study.tracking.set_tags(study.parent, {"data_hash": data_hash})
     first = next(iter(planned.stages.values())).settings
-    members = {label: [[*cell, key] for cell, key in cells.items()] for label, cells in planned.members.items()}
-    study.tracking.log_plain(
-        study.parent,
-        {
-            "title": planned.grid.title,
-            "members": members,
-            "tests": planned.tests,
-            "data_hash": planned.store.content_hash,
-            "source": planned.store.source,
-            "recipes": {
-                label: planned.stages[next(iter(cells.values()))].settings.plain()
-                for label, cells in planned.members.items()
-            },
-        },
-        "study.json",
-    )
     study.tracking.log_metrics(study.parent, {"control mean pose/mpjpe_mm": mean_pose_mpjpe_mm(planned.store, first)})
-
-
-class Progress:
-    """One line now and then: stages done, where each one is, estimated time left."""
-
-    def __init__(self, left: list[Work], say: Say, every_s: float = 10.0) -> None:
-        self._work = {item.stage.key: item for item in left}
-        self._epoch = dict.fromkeys(self._work, 0)
-        self._seconds: dict[str, float] = {}  # mean seconds of an epoch, by recipe
-        self.say = say
-        self.concurrent = 1
-        self._every = every_s
-        self._said = 0.0
-
-    def __call__(self, key: str, metrics: dict[str, float]) -> None:
-        """A stage finished an epoch."""
-        settings = self._work[key].stage.settings
-        self._epoch[key] = int(metrics["epoch"]) + 1
-        seconds = metrics.get("time/epoch_s", 0.0)
-        before = self._seconds.get(settings.name, seconds)
-        self._seconds[settings.name] = 0.7 * before + 0.3 * seconds
-        last = self._epoch[key] == settings.training.epochs
-        if not last and time.monotonic() - self._said < self._every:
-            return
-        self._said = time.monotonic()
-        trained = sum(self._epoch[k] >= w.stage.settings.training.epochs for k, w in self._work.items())
-        loss = metrics.get("validation/loss", metrics.get("train/loss", float("nan")))
-        self.say(
-            f"[{trained}/{len(self._work)} trained] {self._work[key].stage.name}: epoch {self._epoch[key]}/"
-            f"{settings.training.epochs}, loss {loss:.5g}, about {self._left_minutes():.0f} min of training left"
-        )
-
-    def _left_minutes(self) -> float:
-        known = list(self._seconds.values())
-        typical = sum(known) / len(known)
-        total = 0.0
-        for key, item in self._work.items():
-            settings: Settings = item.stage.settings
-            epochs = settings.training.epochs - self._epoch[key] if item.train else 0
-            total += epochs * self._seconds.get(settings.name, typical)
-        return total / self.concurrent / 60

@@ -61,6 +61,14 @@ class Config:
         for field, number in (("channels", self.channels), ("step_embedding", self.step_embedding)):
             if number < 4 or number % 2:
                 raise ValueError(f"diffhpe: {field} is {number}; it must be an even number of at least 4. Change it.")
+        for field, number in (("blocks", self.blocks), ("steps", self.steps)):
+            if number < 1:
+                raise ValueError(f"diffhpe: {field} is {number}; it must be at least 1. Raise it.")
+        if not 0 < self.beta_cap < 1 or not 0 <= self.dropout < 1:
+            raise ValueError(
+                f"diffhpe: beta_cap is {self.beta_cap} and dropout {self.dropout}; allowed are 0 < beta_cap < 1 and "
+                "0 <= dropout < 1. Change the one outside."
+            )
         if self.condition_mix == "sum" and self.conditioning == "keypoints":
             raise ValueError(
                 'diffhpe: condition_mix = "sum" was given with conditioning = "keypoints", whose 2 coordinates cannot '

@@ -42,4 +42,6 @@ def with_square_gradient(loss: Tensor) -> Tensor:
     is the loss of the global batch, so that their number does not change the gradient.
     """
     value = loss.detach()
+    if not loss.requires_grad:
+        return value  # validation: workers may have unequal numbers of batches, so none may wait for another
     return value + mean_over_workers(value) * (loss - value)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posegrid.datasets.metrics.coherence import measured_bones
 from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws
 from posegrid.datasets.store import Store
@@ -94,14 +95,39 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
 
 
 def scoring_batches(
-    store: Store, settings: Settings, masks: Masks, split: str, workers: Workers, *, every: int = 1
+    store: Store,
+    settings: Settings,
+    masks: Masks,
+    split: str,
+    workers: Workers,
+    *,
+    mask_seed: int,
+    batch: int,
+    every: int = 1,
 ) -> Iterator[tuple[Windows, Batch]]:
-    """All consecutive windows of a split in order, with this worker's share of each batch (never empty)."""
+    """All consecutive windows of a split in order, with this worker's share of each batch (never empty).
+
+    `batch` is in windows over all workers; `every` keeps every n-th window.
+    """
     windows = consecutive_windows(store, split, settings.data.frames, settings.data.tail)[::every]
-    size = max(settings.evaluation.batch, workers.world)
+    size = max(batch, workers.world)
     for first in range(0, len(windows), size):
         whole = windows[first : first + size]
         mine = whole[workers.share(len(whole))]
         if len(mine):
-            visible = masks.visible(mine, settings.evaluation.seed)
+            visible = masks.visible(mine, mask_seed)
             yield mine, make_batch(store, mine, visible, workers, len(whole))
+
+
+def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]) -> None:
+    """Refuse before training what would fail later: splits that are empty, windows that do not fit, masks that cannot
+    be drawn, joints that the skeleton lacks. Raises ValueError."""
+    training, frames = settings.training, settings.data.frames
+    windows = training_windows(store, training_splits(settings), frames, seed=training.seed, epoch=0)
+    Masks(store, settings.occlusion).visible(windows[:1], 0)
+    scored = {"test"} if patterns else set()
+    for split in scored | ({training.select} - {"last"}):
+        windows = consecutive_windows(store, split, frames, settings.data.tail)
+    for pattern in patterns:
+        Masks(store, pattern).visible(windows[:1], 0)
+    measured_bones(store.skeleton, settings.evaluation.shoulder_parent)

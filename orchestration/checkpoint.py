@@ -86,8 +86,11 @@ def load_model(file: Path) -> tuple[Lifter, Settings, dict[str, Any]]:
     Raises ValueError if the file is damaged, no model file, or of another architecture than it claims.
     """
     content = read(file)
-    if content.get("format") != MODEL_FORMAT:
-        raise ValueError(f"{file} is no posegrid model file (format {content.get('format')!r}, not {MODEL_FORMAT!r}).")
+    needed = {"settings", "pose", "weights", "data"}
+    if not isinstance(content, dict) or content.get("format") != MODEL_FORMAT or not needed <= content.keys():
+        raise ValueError(
+            f"{file} is no posegrid model file ({MODEL_FORMAT}). Use model/model.pt of a run, or train a model first."
+        )
     settings = Settings.from_plain(content["settings"], f"settings in {file}")
     model = build(settings, from_values(PoseShape, content["pose"], f"pose shape in {file}"))
     load_weights(model, content["weights"], str(file))

@@ -50,7 +50,9 @@ def evaluate(
     action_of = np.array([store.actions.index(sequence.action) for sequence in store.sequences])
     generator = torch.Generator(device=workers.device)
     examples: dict[str, np.ndarray] = {}
-    batches = scoring_batches(store, settings, masks, split, workers, every=chosen.every)
+    batches = scoring_batches(
+        store, settings, masks, split, workers, mask_seed=chosen.seed, batch=chosen.batch, every=chosen.every
+    )
     for step, (windows, batch) in enumerate(batches):
         generator.manual_seed(epoch_seed(chosen.seed, step))
         assert batch.poses is not None

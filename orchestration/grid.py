@@ -28,6 +28,10 @@ class Stage:
     patterns: tuple[dict[str, Any], ...]
     """Resolved test patterns."""
 
+    def score_fingerprints(self, data_hash: str) -> dict[str, str]:
+        """Test pattern label -> fingerprint of how it is scored."""
+        return {occlusion_label(p): self.settings.evaluation_fingerprint(p, data_hash) for p in self.patterns}
+
     @property
     def trained_on(self) -> str:
         """Label of the training pattern."""
@@ -95,7 +99,7 @@ def _add(
     upstream = None
     if settings.conditioner is not None:
         lifter = load(settings.conditioner.recipe)
-        _check_same_windows(settings, lifter)
+        check_same_windows(settings, lifter)
         lifter = replace(lifter, training=replace(lifter.training, seed=settings.training.seed)).with_occlusion(
             settings.occlusion if settings.conditioner.occlusion == "same" else {"pattern": "none"}
         )
@@ -110,7 +114,8 @@ def _add(
     return key
 
 
-def _check_same_windows(settings: Settings, lifter: Settings) -> None:
+def check_same_windows(settings: Settings, lifter: Settings) -> None:
+    """Raises ValueError if a wrapper and its conditioner cut windows of different length."""
     if settings.data.frames != lifter.data.frames:
         raise ValueError(
             f"recipe {settings.name} uses windows of {settings.data.frames} frames, its conditioner {lifter.name} of "
@@ -131,11 +136,8 @@ def remaining_work(stages: dict[str, Stage], trials: dict[str, Trial], data_hash
             train = train or stale or trial.tags.get(UPSTREAM) != above.trial.run_id  # type: ignore[union-attr]
         wanted = {occlusion_label(pattern): pattern for pattern in stage.patterns}
         scored = {} if train or trial is None else trial.evaluated
-        patterns = tuple(
-            pattern
-            for label, pattern in wanted.items()
-            if scored.get(label) != stage.settings.evaluation_fingerprint(pattern, data_hash)
-        )
+        due = stage.score_fingerprints(data_hash)
+        patterns = tuple(pattern for label, pattern in wanted.items() if scored.get(label) != due[label])
         found[key] = Work(stage=stage, trial=trial, train=train, patterns=patterns)
     return list(found.values())
 

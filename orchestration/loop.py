@@ -63,7 +63,6 @@ def train(
     for epoch in range(start, training.epochs):
         # ---- one pass over the training windows ---------------------------------------------------------------
         began = time.perf_counter()
-        torch.manual_seed(epoch_seed(training.seed + workers.rank, epoch))  # dropout and drop-path of this worker
         wrapped.train()
         total, steps = torch.zeros((), device=workers.device), 0
         for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
@@ -127,6 +126,8 @@ def train(
     return best["weights"]
 
 
+_VALIDATION_BATCH = 256
+"""Windows in a validation step, over all workers."""
 _SCORE = {"loss": "loss", "mpjpe": "mpjpe_mm"}
 
 
@@ -145,11 +146,16 @@ def _validate(
     model.eval()
     generator = torch.Generator(device=workers.device)
     sums = np.zeros(4)  # loss total and windows, error total and joints
-    for step, (_, batch) in enumerate(scoring_batches(store, settings, masks, settings.training.select, workers)):
-        generator.manual_seed(epoch_seed(settings.training.seed, step))
+    training = settings.training
+    # masks and noise follow the training settings alone: how a model is scored later must not change what is selected
+    batches = scoring_batches(
+        store, settings, masks, training.select, workers, mask_seed=training.seed, batch=_VALIDATION_BATCH
+    )
+    for step, (_, batch) in enumerate(batches):
+        generator.manual_seed(epoch_seed(training.seed, step))
         count = len(batch.keypoints)
         sums[:2] += float(model.loss(batch, generator)) * count, count
-        if settings.training.select_by == "mpjpe":
+        if training.select_by == "mpjpe":
             assert batch.poses is not None
             lifted = model.lift(batch, generator).mean(1)
             errors = mpjpe(lifted.double().cpu().numpy(), batch.poses.double().cpu().numpy())

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.occlusions.registry import occlusion_config
 from posegrid.datasets.options import from_values, unknown
 from posegrid.models.registry import config_class, needs_conditioner
@@ -76,10 +77,12 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "checkpoint_every"):
             _positive(name, getattr(self, name))
-        if self.lr <= 0:
-            raise ValueError(f"lr = {self.lr} must be above 0.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema = {self.ema} must be at least 0 and below 1.")
+        _within("lr", self.lr, 0, 1e3, above=True)
+        _within("ema", self.ema, 0, 1)
+        _within("factor", self.factor, 0, 1)
+        _within("decay", self.decay, 0, 1, above=True)
+        for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):
+            _within(name, getattr(self, name), 0, 1e9)
         _one_of("optimizer", self.optimizer, ("adam", "adamw"))
         _one_of("schedule", self.schedule, ("constant", "plateau", "exponential", "cosine"))
         _one_of("select", self.select, ("last", "held_out", "test"))
@@ -113,6 +116,7 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("hypotheses", "batch", "every"):
             _positive(name, getattr(self, name))
+        CoherenceConfig(shoulder_parent=self.shoulder_parent, ddof=self.ddof)  # refuses what it does not know
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,6 +287,12 @@ def _override(values: dict[str, Any], text: str) -> None:
 def _positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} = {value} must be at least 1.")
+
+
+def _within(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
+    # written so that NaN fails too
+    if not (low < value if above else low <= value) or not value <= high:
+        raise ValueError(f"{name} = {value} must be {'above' if above else 'at least'} {low:g} and at most {high:g}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:

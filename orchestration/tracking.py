@@ -96,15 +96,27 @@ class Tracking:
         Raises ValueError if the server does not answer or refuses.
         """
         _check_answers(uri)
-        if uri.startswith("sqlite:///"):
-            Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-        tracking = cls(uri, experiment)
         try:
             with _quiet():
+                if uri.startswith("sqlite:///"):
+                    Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+                tracking = cls(uri, experiment)
                 tracking._ensure_experiment()
-        except (MlflowException, OSError) as error:
-            raise ValueError(f"tracking store {uri} cannot be used ({error}); it was set with --tracking.") from None
+        except Exception as error:  # MLflow passes on whatever its stores and database drivers raise
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ValueError(
+                f"tracking store {uri} cannot be used ({reason}); it was set with --tracking or --home. Give the "
+                "address of an MLflow server, or leave it out to use a SQLite file under --home."
+            ) from None
         return tracking
+
+    @classmethod
+    def existing(cls, uri: str, experiment: str = EXPERIMENT) -> "Tracking":
+        """Connect to a store that must be there already. Raises ValueError if it is not."""
+        file = Path(uri.removeprefix("sqlite:///"))
+        if uri.startswith("sqlite:///") and not file.is_file():
+            raise ValueError(f"no results at {file}. Run a study first, or pass --home or --tracking.")
+        return cls.open(uri, experiment)
 
     def probe(self) -> None:
         """Write an artifact in a run of its own, read it back, remove the run. Raises ValueError if that fails."""

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.skeletons import skeleton_named
 from posegrid.experiments.reports import heatmaps
 from posegrid.experiments.reports.matrices import METRICS, StudyResults, read_study
 from posegrid.experiments.reports.pictures import examples_figure
@@ -112,7 +111,7 @@ def _log_examples(tracking: Tracking, results: StudyResults, label: str, pattern
         return
     with tracking.fetched(trial.run_id, f"{name}.npz") as file:
         title = f"{label} trained and tested on {pattern}, {results.source}"
-        figure = examples_figure(file, skeleton_named("h36m_17"), title)
+        figure = examples_figure(file, results.skeleton, title)
     tracking.log_figure(trial.run_id, figure, f"{name}.png")
 
 

@@ -2,11 +2,10 @@
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from posegrid.orchestration.settings import occlusion_label
+from posegrid.datasets.skeletons import Skeleton, skeleton_named
 from posegrid.orchestration.tracking import Tracking, Trial
 
 METRICS = {
@@ -32,8 +31,11 @@ class Matrix:
 
     def csv(self) -> str:
         """As text: one row a training pattern."""
-        lines = ["trained on," + ",".join(self.columns)]
-        for name, values in zip(self.rows, self.mean, strict=True):
+        several = bool(np.isfinite(self.std).any())
+        columns = [*self.columns, *(f"{column} std over seeds" for column in self.columns if several)]
+        lines = ["trained on," + ",".join(columns)]
+        for name, mean, std in zip(self.rows, self.mean, self.std, strict=True):
+            values = [*mean, *(std if several else [])]
             lines.append(",".join([name, *(f"{value:.4f}" for value in values)]))
         return "\n".join(lines) + "\n"
 
@@ -66,8 +68,7 @@ class StudyResults:
     """Data source."""
     control_mm: float
     """MPJPE of predicting the mean training pose."""
-    recipes: dict[str, dict[str, Any]]
-    """Member label -> resolved settings of its first cell."""
+    skeleton: Skeleton
     matrices: dict[str, dict[str, Matrix]] = field(repr=False)
     """Member label -> metric -> matrix."""
     trials: dict[str, dict[str, Trial]] = field(repr=False)
@@ -85,22 +86,26 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
     with tracking.fetched(parent, "study.json") as file:
         described = json.loads(file.read_text())
     trials = tracking.trials()
-    columns = tuple(dict.fromkeys(occlusion_label(pattern) for pattern in described["tests"]))
+    every_cell = [cell for cells in described["members"].values() for cell in cells]
+    columns = tuple(dict.fromkeys(label for cell in every_cell for label in cell["scores"]))
     matrices: dict[str, dict[str, Matrix]] = {}
     first: dict[str, dict[str, Trial]] = {}
     for label, cells in described["members"].items():
-        rows = tuple(dict.fromkeys(pattern for pattern, _, _ in cells))
-        seeds = sorted({seed for _, seed, _ in cells})
+        rows = tuple(dict.fromkeys(cell["trained_on"] for cell in cells))
+        seeds = sorted({cell["seed"] for cell in cells})
         matrices[label] = {}
         for metric in METRICS:
             values = np.full((len(seeds), len(rows), len(columns)), np.nan)
-            for pattern, seed, key in cells:
-                found = trials[key].metrics if key in trials else {}
-                line = [found.get(f"test {column}/{metric}", np.nan) for column in columns]
-                values[seeds.index(seed), rows.index(pattern)] = line
+            for cell in cells:
+                line = [_value(trials.get(cell["key"]), cell["scores"], column, metric) for column in columns]
+                values[seeds.index(cell["seed"]), rows.index(cell["trained_on"])] = line
             std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(values.shape[1:], np.nan)
             matrices[label][metric] = Matrix(rows=rows, columns=columns, mean=values.mean(axis=0), std=std)
-        first[label] = {pattern: trials[key] for pattern, seed, key in cells if seed == seeds[0] and key in trials}
+        first[label] = {
+            cell["trained_on"]: trials[cell["key"]]
+            for cell in cells
+            if cell["seed"] == seeds[0] and cell["key"] in trials
+        }
     if not any(np.isfinite(matrix.mean).any() for member in matrices.values() for matrix in member.values()):
         raise ValueError(f"study {name!r} has no scored cell yet. Repeat its command to finish it.")
     return StudyResults(
@@ -109,7 +114,14 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
         title=described["title"],
         source=described["source"],
         control_mm=tracking.trial(parent).metrics["control mean pose/mpjpe_mm"],
-        recipes=described["recipes"],
+        skeleton=skeleton_named(described["skeleton"]),
         matrices=matrices,
         trials=first,
     )
+
+
+def _value(trial: Trial | None, scores: dict[str, str], column: str, metric: str) -> float:
+    """A cell's number, NaN unless it was scored the way this study asks: another study may have scored the run anew."""
+    if trial is None or trial.evaluated.get(column) != scores[column]:
+        return float("nan")
+    return trial.metrics[f"test {column}/{metric}"]

@@ -15,19 +15,26 @@ from posegrid.orchestration.workers import Workers
 STATE = "state.pt"
 
 
-def run_local(study: Study, work: list[Work], storage: Path, progress: Callable[[str, dict[str, float]], None]) -> None:
+def run_local(
+    study: Study, work: list[Work], storage: Path, progress: Callable[[str, dict[str, float]], None]
+) -> dict[str, str]:
     """Run everything that is left of a study. `progress(stage key, metrics)` is called after each epoch.
 
-    Killed at any moment, the same call continues from the last saved epoch.
+    Killed at any moment, the same call continues from the last saved epoch. Returns stage key -> reason for every stage
+    that failed or could not start because its conditioner failed.
     """
+    failed: dict[str, str] = {}
     for item in work:
+        if item.stage.upstream in failed:
+            failed[item.stage.key] = "its conditioner failed"
+            continue
         task = study.task(item)
         try:
             run_task(task, storage, progress)
-        except Exception as error:
-            study.finish(task.key, failed=f"{type(error).__name__}: {error}")
-            raise
-        study.finish(task.key)
+        except Exception as error:  # one stage must not end the study
+            failed[task.key] = f"{type(error).__name__}: {error}"
+        study.finish(task.key, failed=failed.get(task.key))
+    return failed
 
 
 def run_task(task: StageTask, storage: Path, progress: Callable[[str, dict[str, float]], None]) -> None:

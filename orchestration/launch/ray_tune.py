@@ -35,7 +35,7 @@ def run_ray(
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the result files that nobody needs here
     searcher = _ReadyStages(study, work)
-    callback = _Follow(study, searcher, progress)
+    callback = _Follow(study, progress)
     tuner = tune.Tuner(
         tune.with_resources(_trial, {TRIAL_SLOT: 1}),
         tune_config=tune.TuneConfig(
@@ -103,10 +103,6 @@ class _ReadyStages(Searcher):
         if error:
             self._failed.add(key)
 
-    def key_of(self, trial_id: str) -> str:
-        """Stage of a running trial."""
-        return self._running[trial_id]
-
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: a repeated command plans anew from the tracking store."""
 
@@ -117,7 +113,7 @@ class _ReadyStages(Searcher):
 class _Follow(tune.Callback):
     """Progress, and the only writer of a run's terminal status."""
 
-    def __init__(self, study: "Study", searcher: _ReadyStages, progress: Progress) -> None:
+    def __init__(self, study: "Study", progress: Progress) -> None:
         self._study = study
         self._progress = progress
         self.failed: dict[str, str] = {}

@@ -4,7 +4,9 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import torch
 import toy
+from filelock import FileLock
 
 from posegrid.datasets.store import FRAMES, Store
 from posegrid.experiments.cli import main
@@ -190,9 +192,10 @@ def test_unreachable_tracking_server(folder: Path, capsys: pytest.CaptureFixture
 
 def test_more_workers_than_the_machine_has(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs")
-    said = fails(capsys, *command, "--workers", 400)
-    assert "400 workers x 1 CPU cores = 400" in said
+    said = fails(capsys, *command, "--workers", 8, "--cpus-per-worker", 50)
+    assert "8 workers x 50 CPU cores = 400" in said
     assert "--workers" in said
+    assert not (folder / "runs" / "artifacts").exists()
 
 
 def test_ray_cluster_that_does_not_answer(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,3 +206,69 @@ def test_ray_cluster_that_does_not_answer(folder: Path, capsys: pytest.CaptureFi
 def test_batch_that_workers_cannot_share(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs")
     assert "training.batch = 8" in fails(capsys, *command, "--workers", 3, "--address", "127.0.0.1:9")
+
+
+def test_refused_command_leaves_the_finished_study_as_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch")
+    works(*command, "local")
+    before = content(folder / "runs" / "artifacts")
+    for wrong in (("--workers", 8, "--cpus-per-worker", 50), ("--address", "127.0.0.1:9")):
+        # a changed rate is new work, so the refusal comes after the plan
+        fails(capsys, *command, "ray", "--set", "training.lr=3e-3", "--study", "grid-toy", *wrong)
+    capsys.readouterr()
+    assert content(folder / "runs" / "artifacts") == before
+    works("report", "grid-toy", "--home", folder / "runs")
+    assert "nan" not in capsys.readouterr().out
+
+
+def test_other_scoring_of_the_same_model_does_not_leak_into_a_report(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
+    works(*command)
+    works(*command, "--set", "evaluation.every=2")
+    assert "no scored cell" in fails(capsys, "report", "grid-toy", "--home", folder / "runs")
+    works(*command)
+    assert "4 to run" in capsys.readouterr().out
+
+
+def test_overrides_reach_a_conditioner_that_is_a_member(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
+    works(*command, "--set", "training.epochs=1", "--set", "wrapper:model.channels=4")
+    assert "4 stages, 0 done" in capsys.readouterr().out
+    assert "the grid decides both" in fails(capsys, *command, "--set", "training.seed=3")
+
+
+def test_same_training_scored_twice_in_a_grid_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    again = folder / "again.toml"
+    again.write_text(LIFTER.replace("batch = 16", "batch = 32"))
+    with (folder / "grid.toml").open("a") as grid:
+        grid.write(f'\n[[members]]\nrecipe = "{again}"\nlabel = "again"\n')
+    said = fails(capsys, "grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs")
+    assert "scored differently" in said
+
+
+def test_windows_that_do_not_fit_are_refused_before_training(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs")
+    assert "Lower data.frames" in fails(capsys, *command, "--set", "data.frames=500")
+    assert "rate" in fails(capsys, *command, "--set", "data.frames=2")
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.parametrize("broken", [[1, 2], {"format": checkpoint.MODEL_FORMAT}])
+def test_foreign_checkpoints(broken: object, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(broken, folder / "model.pt")
+    assert "no posegrid model file" in fails(capsys, "evaluate", folder / "model.pt", "--data", folder / "store")
+
+
+@pytest.mark.parametrize("address", ["foo://bar", "sqlite:////dev/null/x.db"])
+def test_tracking_addresses_that_are_none(address: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("grid", folder / "grid.toml", "--data", folder / "store")
+    assert "--tracking" in fails(capsys, *command, "--tracking", address)
+
+
+def test_study_that_another_command_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "runs" / "state").mkdir(parents=True)
+    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
+    with FileLock(folder / "runs" / "state" / "grid-toy.lock"):
+        assert "being run by another command" in fails(capsys, *command)

@@ -49,7 +49,7 @@ def test_grid_resolves(name: str) -> None:
     grid = catalogue.load_grid(name)
     assert len(catalogue.resolve(grid.train, "train")) == 5
     assert len(catalogue.resolve(grid.test, "test")) == 5
-    frames = {catalogue.settings_of(member).data.frames for member in grid.members}
+    frames = {catalogue.recipe(member.recipe).data.frames for member in grid.members}
     assert len(frames) == 1
 
 

@@ -1,0 +1,80 @@
+"""Resolve a grid on a data set and refuse what cannot work, before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posegrid.datasets.store import Store, open_store
+from posegrid.experiments import catalogue
+from posegrid.experiments.catalogue import Grid
+from posegrid.orchestration.batches import check_stage
+from posegrid.orchestration.grid import Stage, build_stages
+from posegrid.orchestration.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A study on a data set: its stages, and which stages belong to which member."""
+
+    name: str
+    grid: Grid
+    store: Store
+    stages: dict[str, Stage]
+    members: dict[str, dict[tuple[str, int], str]]
+    """Member label -> (training pattern label, seed) -> stage key."""
+    tests: list[dict[str, Any]]
+    """Resolved test patterns."""
+
+
+def plan(name: str, grid: Grid, data: Path, overrides: list[str] | None = None, *, decides: bool = True) -> Plan:
+    """Resolve a grid and check every stage against the data. Verifies the hash of the whole store.
+
+    An override holds for all members, also where one is the conditioner of another; "RECIPE:table.key=value" holds for
+    that recipe alone, member or not. `decides`: patterns and seeds in a recipe are an error, since the grid names them.
+    Raises ValueError for anything wrong.
+    """
+    tests = catalogue.resolve(grid.test, "test")
+    recipes = {member.recipe for member in grid.members}
+
+    def load(recipe: str) -> Settings:
+        return catalogue.recipe(recipe, catalogue.overrides_for(recipe, overrides or [], member=recipe in recipes))
+
+    resolved = [(member, catalogue.with_conditioner(member, load(member.recipe))) for member in grid.members]
+    for _, settings in resolved if decides else ():
+        _check_grid_decides(settings)
+    store = open_store(data)
+    stages: dict[str, Stage] = {}
+    members: dict[str, dict[tuple[str, int], str]] = {}
+    for member, settings in resolved:
+        patterns = catalogue.resolve(member.train or grid.train, f"members[{member.label}].train")
+        built = build_stages([settings], patterns, tests, grid.seeds, load, store)
+        own = [stage for stage in built.values() if stage.patterns]
+        members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
+        for key, stage in built.items():
+            _check_same_scoring(stages.get(key), stage)
+            if key not in stages or stage.patterns:
+                # a stage may be the conditioner of one member and a member itself: score it under its own settings
+                stages[key] = stage
+    for stage in stages.values():
+        check_stage(store, stage.settings, list(stage.patterns))
+    return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
+
+
+def _check_grid_decides(settings: Settings) -> None:
+    if settings.occlusion["pattern"] != "none" or settings.training.seed:
+        raise ValueError(
+            f"recipe {settings.name} sets occlusion {settings.occlusion['pattern']!r} and seed "
+            f"{settings.training.seed}, but the grid decides both. Leave them out of the recipe and of --set; name patterns "
+            "in the grid's `train` and seeds in its `seeds` (`posegrid train` takes --occlusion and --seed)."
+        )
+
+
+def _check_same_scoring(first: Stage | None, second: Stage) -> None:
+    if first is None or not first.patterns or not second.patterns:
+        return
+    if first.settings.evaluation != second.settings.evaluation:
+        raise ValueError(
+            f"{first.name} and {second.name} train the same thing but are scored differently "
+            f"({first.settings.evaluation} and {second.settings.evaluation}). A trained model has one set of scores in "
+            "a study: use the same [evaluation] in both recipes, or two studies."
+        )
