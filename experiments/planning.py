@@ -64,8 +64,8 @@ def _check_grid_decides(settings: Settings) -> None:
     if settings.occlusion["pattern"] != "none" or settings.training.seed:
         raise ValueError(
             f"recipe {settings.name} sets occlusion {settings.occlusion['pattern']!r} and seed "
-            f"{settings.training.seed}, but the grid decides both. Leave them out of the recipe and of --set; name patterns "
-            "in the grid's `train` and seeds in its `seeds` (`posegrid train` takes --occlusion and --seed)."
+            f"{settings.training.seed}, but the grid decides both. Leave them out of the recipe and of --set; name "
+            "patterns in the grid's `train` and seeds in its `seeds` (`posegrid train` takes --occlusion and --seed)."
         )
 
 

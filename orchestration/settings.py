@@ -8,6 +8,7 @@ import hashlib
 import json
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +78,12 @@ class TrainingSettings:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch", "validate_every", "checkpoint_every"):
             _positive(name, getattr(self, name))
-        _within("lr", self.lr, 0, 1e3, above=True)
-        _within("ema", self.ema, 0, 1)
+        _within("lr", self.lr, 0, above=True)
+        _within("ema", self.ema, 0, 0.999999)
         _within("factor", self.factor, 0, 1)
         _within("decay", self.decay, 0, 1, above=True)
         for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):
-            _within(name, getattr(self, name), 0, 1e9)
+            _within(name, getattr(self, name), 0)
         _one_of("optimizer", self.optimizer, ("adam", "adamw"))
         _one_of("schedule", self.schedule, ("constant", "plateau", "exponential", "cosine"))
         _one_of("select", self.select, ("last", "held_out", "test"))
@@ -289,10 +290,11 @@ def _positive(name: str, value: int) -> None:
         raise ValueError(f"{name} = {value} must be at least 1.")
 
 
-def _within(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    # written so that NaN fails too
-    if not (low < value if above else low <= value) or not value <= high:
-        raise ValueError(f"{name} = {value} must be {'above' if above else 'at least'} {low:g} and at most {high:g}.")
+def _within(name: str, value: float, low: float, high: float | None = None, *, above: bool = False) -> None:
+    enough = low < value if above else low <= value
+    if not enough or not isfinite(value) or (high is not None and value > high):
+        limit = "" if high is None else f" and at most {high:g}"
+        raise ValueError(f"{name} = {value} must be {'above' if above else 'at least'} {low:g}{limit}.")
 
 
 def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
