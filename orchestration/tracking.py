@@ -138,7 +138,9 @@ class Tracking:
         location = None
         if self.uri.startswith("sqlite:///"):
             location = Path(self.uri.removeprefix("sqlite:///")).parent.joinpath("artifacts").as_uri()
-        self._experiment_id = self._client.create_experiment(self.experiment, artifact_location=location)
+        # the UI then opens with run tables and charts rather than with tools for language models
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        self._experiment_id = self._client.create_experiment(self.experiment, artifact_location=location, tags=kind)
 
     @property
     def experiment_id(self) -> str:

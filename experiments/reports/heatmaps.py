@@ -11,7 +11,7 @@ def comparison(baseline: str, other: str, first: Matrix, second: Matrix, unit: s
     """Three panels with one colour scale for both members and a diverging one, centred at zero, for the difference."""
     difference = second.minus(first)
     size = max(len(first.columns), len(first.rows))
-    figure = Figure(figsize=(4.2 + 2.6 * size, 1.4 + 0.72 * size), layout="constrained")
+    figure = Figure(figsize=(4.2 + 2.6 * size, 2.2 + 0.8 * size), layout="constrained")
     axes = figure.subplots(1, 3)
     values = np.concatenate([first.mean.ravel(), second.mean.ravel()])
     low, high = np.nanmin(values), np.nanmax(values)
@@ -26,7 +26,7 @@ def comparison(baseline: str, other: str, first: Matrix, second: Matrix, unit: s
 def single(label: str, matrix: Matrix, unit: str, source: str) -> Figure:
     """One matrix alone."""
     size = max(len(matrix.columns), len(matrix.rows))
-    figure = Figure(figsize=(2.4 + 0.95 * size, 1.6 + 0.72 * size), layout="constrained")
+    figure = Figure(figsize=(2.4 + 0.95 * size, 2.2 + 0.8 * size), layout="constrained")
     low, high = float(np.nanmin(matrix.mean)), float(np.nanmax(matrix.mean))
     _panel(figure, figure.subplots(), matrix, f"{label}: {unit} on {source}", "viridis_r", low, high, "{:.1f}")
     return figure

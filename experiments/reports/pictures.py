@@ -13,7 +13,7 @@ TRUTH, PREDICTED, HIDDEN = "#555555", "#0072B2", "#D55E00"
 
 
 def examples_figure(file: Path, skeleton: Skeleton, title: str) -> Figure:
-    """The best, the median and the worst of some test windows, at their middle frame.
+    """The best, the median and the worst of the first scored batch of test windows, at one frame each.
 
     Columns: input in the image, the pose from the front (camera) and from the right.
     """
@@ -29,14 +29,17 @@ def examples_figure(file: Path, skeleton: Skeleton, title: str) -> Figure:
     rows = figure.subplots(len(keypoints), 3, squeeze=False)
     for row, name, which, frame in zip(rows, ("best", "median", "worst"), range(len(keypoints)), frames, strict=True):
         _input(row[0], keypoints[which, frame], visible[which, frame], skeleton)
-        row[0].set_title(f"{name} window, {errors[which]:.0f} mm\ninput", fontsize=9)
+        row[0].set_title(
+            f"{name} window, {errors[which]:.0f} mm: input\n{_hidden(~visible[which, frame], skeleton)}", fontsize=8
+        )
         for axis, across, view in ((row[1], 0, "front"), (row[2], 2, "side")):
             for pose, colour, label in ((target, TRUTH, "truth"), (predicted, PREDICTED, "predicted")):
                 _bones(axis, pose[which, frame][:, [across, 1]], skeleton, colour, label)
             axis.set_title(view, fontsize=9)
             axis.set_xlabel(f"{'x' if across == 0 else 'z'} (m)", fontsize=8)
             axis.set_ylabel("y, down (m)", fontsize=8)
-            axis.legend(fontsize=7, loc="upper right")
+    rows[0, 0].legend(*rows[0, 0].get_legend_handles_labels(), fontsize=7, loc="lower right")
+    rows[0, 1].legend(fontsize=7, loc="lower right")
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -48,15 +51,18 @@ def _input(axis: Axes, keypoints: np.ndarray, visible: np.ndarray, skeleton: Ske
     axis.plot(*keypoints[visible].T, "o", color=PREDICTED, markersize=3, label="seen")
     if (~visible).any():
         # hidden keypoints enter the network as (0, 0), the image centre
-        names = ", ".join(skeleton.joints[joint] for joint in np.flatnonzero(~visible)[:6])
-        more = f" and {int((~visible).sum()) - 6} more" if (~visible).sum() > 6 else ""
         axis.plot(0, 0, "x", color=HIDDEN, markersize=7, label="hidden: set to 0")
-        axis.text(0.02, 0.02, f"hidden: {names}{more}", color=HIDDEN, fontsize=7, transform=axis.transAxes)
     axis.invert_yaxis()
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlabel("x (screen)", fontsize=8)
     axis.set_ylabel("y (screen)", fontsize=8)
-    axis.legend(fontsize=7, loc="upper right")
+
+
+def _hidden(hidden: np.ndarray, skeleton: Skeleton) -> str:
+    names = [skeleton.joints[joint] for joint in np.flatnonzero(hidden)]
+    if not names:
+        return "nothing hidden"
+    return f"hidden: {', '.join(names[:6])}" + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _bones(axis: Axes, points: np.ndarray, skeleton: Skeleton, colour: str, label: str) -> None:
