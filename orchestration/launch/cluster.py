@@ -59,9 +59,11 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
         if address is None:
             cores = cpus or len(os.sched_getaffinity(0))
             address = stack.enter_context(_on_this_machine(resources, cores))
-        # whoever asks the state service must ask this cluster: on a machine with another one, workers would be freed
-        # or kept by mistake
-        environment = {**values, "RAY_ADDRESS": address}
+        environment = dict(values)
+        if address != "auto":
+            # whoever asks the state service must ask this cluster: on a machine with another one, workers would be
+            # freed or kept by mistake
+            environment["RAY_ADDRESS"] = address
         stack.callback(ray.shutdown)
         _check_answers(address)
         ray.init(
@@ -70,7 +72,8 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
             logging_level=logging.WARNING,
             runtime_env={"env_vars": environment},
         )
-        yield _checked(ray.cluster_resources(), len(ray.nodes()), resources, address)
+        alive = sum(node["Alive"] for node in ray.nodes())
+        yield _checked(ray.cluster_resources(), alive, resources, address)
 
 
 @contextmanager
