@@ -37,7 +37,7 @@ SPLITS = ("", "/occluded", "/visible")
 
 _MM_PER_M = 1000.0
 _CHUNK = 256
-"""Windows treated at once: bounds memory (about 30 MB at L = 27) and keeps the arrays near the processor."""
+"""Windows treated at once: bounds memory and keeps the arrays near the processor."""
 
 
 class MetricSums:

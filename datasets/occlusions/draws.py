@@ -1,9 +1,9 @@
 """Uniform random numbers that belong to a window, not to a program run.
 
 A mask must not depend on batch size, worker count or order of reading, so every window needs its own stream of numbers.
-NumPy's generators are not used for that: making one costs about 20 microseconds and has to happen in a Python loop over
-windows, which for 60,000 windows an epoch is longer than drawing the masks. Here number i of a window is a hash of
-(seed, sequence, start, i), computed for all windows at once in NumPy integers.
+NumPy's generators are not used for that: each window would need one of its own, made in a Python loop over windows, and
+making one costs far more than drawing from it. Here number i of a window is a hash of (seed, sequence, start, i),
+computed for all windows at once in NumPy integers.
 
 The hash is the output function of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
 OOPSLA 2014, with the constants of Stafford's mix 13): good enough for statistics, of no use for secrets.
