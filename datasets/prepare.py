@@ -12,7 +12,8 @@ from typing import Any
 
 from posegrid.datasets.options import from_values, unknown
 from posegrid.datasets.schema import CameraSequence, Recording
-from posegrid.datasets.store import Store, write_store
+from posegrid.datasets.store import Store
+from posegrid.datasets.store_writer import write_store
 
 
 def source_names() -> list[str]:

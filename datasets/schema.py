@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from posegrid.datasets.skeletons import Skeleton
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,10 +46,15 @@ class CameraSequence:
     """(F, J, 2) float32, normalised screen coordinates, as the detector saw them."""
     confidence: np.ndarray
     """(F, J) float32 in [0, 1]; all ones where the source has none."""
-    poses: np.ndarray
-    """(F, J, 3) float32, metres, camera frame, absolute (root not subtracted)."""
+    poses: np.ndarray | None
+    """(F, J, 3) float32, metres, camera frame, absolute (root not subtracted); None where only keypoints are known."""
+    valid: np.ndarray | None = None
+    """(F,) bool, False for frames that are seen but never scored; None: all count. Recordings that train have valid
+    frames only: a source cuts them into runs."""
     camera_parameters: dict[str, Any] = field(default_factory=dict)
     """Plain numbers of the camera (see `cameras.Camera`), empty if unknown."""
+    images: dict[str, Any] = field(default_factory=dict)
+    """Where the frames' images are (see `images.ImageFiles`), empty if there are none."""
 
     @property
     def name(self) -> str:
@@ -57,23 +62,27 @@ class CameraSequence:
         return f"{self.subject}/{self.recording}/{self.camera}"
 
     def __post_init__(self) -> None:
-        frames, joints = self.poses.shape[:2]
-        for what, array, shape in (
-            ("keypoints", self.keypoints, (frames, joints, 2)),
-            ("confidence", self.confidence, (frames, joints)),
-            ("poses", self.poses, (frames, joints, 3)),
+        frames, joints = self.keypoints.shape[:2]
+        for what, array, shape, dtype in (
+            ("keypoints", self.keypoints, (frames, joints, 2), np.float32),
+            ("confidence", self.confidence, (frames, joints), np.float32),
+            ("poses", self.poses, (frames, joints, 3), np.float32),
+            ("valid", self.valid, (frames,), np.bool_),
         ):
-            if array.shape != shape or array.dtype != np.float32:
+            if array is None:
+                continue
+            if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
-                    f"sequence {self.name}: {what} is {array.dtype} {array.shape}, expected float32 {shape}. "
+                    f"sequence {self.name}: {what} is {array.dtype} {array.shape}, expected {dtype.__name__} {shape}. "
                     "The reader of this data set is at fault, or its files have another layout than documented."
                 )
             bad = ~np.isfinite(array)
             if bad.any():
-                frame, joint = np.argwhere(bad)[0][:2]
+                place = np.argwhere(bad)[0]
                 raise ValueError(
                     f"sequence {self.name}: {what} holds {int(bad.sum())} NaN or infinite values, the first at "
-                    f"frame {frame}, joint {joint}. Every value must be finite: repair or leave out this recording."
+                    f"frame {place[0]}, joint {place[1]}. Every value must be finite: repair or leave out this "
+                    "recording."
                 )
 
 
@@ -86,9 +95,12 @@ class Protocol:
     test: tuple[str, ...]
     """Test subjects; never used for selection unless a run says so."""
     held_out: tuple[str, ...] = ()
-    """Recordings of the training subjects ("subject/recording") kept for selecting epochs and settings."""
+    """Recordings of the training subjects ("subject/recording"), or whole ones of them ("subject"), that are kept for
+    selecting epochs and settings."""
     excluded: tuple[str, ...] = ()
     """Recordings ("subject/recording") left out of the store."""
+    keypoints: str = ""
+    """Where the 2D comes from, such as "cpn", "projected" or "simulated detector"."""
     note: str = ""
     """What a reader of results must know about this split."""
 
@@ -100,19 +112,26 @@ class Protocol:
             return "test"
         if subject not in self.train:
             return "unused"
-        return "held_out" if f"{subject}/{recording}" in self.held_out else "train"
+        return "held_out" if {subject, f"{subject}/{recording}"} & set(self.held_out) else "train"
 
 
-def frame_schema(skeleton: Skeleton) -> pa.Schema:
-    """Arrow schema of the frame table: one row a frame, float32, fixed-size lists so that reading is zero-copy."""
+def frame_schema(skeleton: Skeleton, *, poses: bool) -> pa.Schema:
+    """Arrow schema of the frame table: one row a frame, fixed-size lists so that reading is zero-copy.
+
+    poses: whether the store has 3D. `valid` is a byte a frame, because Arrow packs booleans into bits, which NumPy
+    cannot read in place.
+    """
     joints = len(skeleton)
-    return pa.schema(
-        [
-            pa.field("keypoints", pa.list_(pa.float32(), joints * 2), metadata={"unit": "normalised screen"}),
-            pa.field("confidence", pa.list_(pa.float32(), joints), metadata={"unit": "1"}),
-            pa.field("poses", pa.list_(pa.float32(), joints * 3), metadata={"unit": "metre", "frame": "camera"}),
-        ]
-    )
+    columns = [
+        pa.field("keypoints", pa.list_(pa.float32(), joints * 2), metadata={"unit": "normalised screen"}),
+        pa.field("confidence", pa.list_(pa.float32(), joints), metadata={"unit": "1"}),
+        pa.field("valid", pa.uint8(), metadata={"unit": "0 or 1"}),
+    ]
+    if poses:
+        columns.append(
+            pa.field("poses", pa.list_(pa.float32(), joints * 3), metadata={"unit": "metre", "frame": "camera"})
+        )
+    return pa.schema(columns)
 
 
 SEQUENCE_SCHEMA = pa.schema(
@@ -128,6 +147,7 @@ SEQUENCE_SCHEMA = pa.schema(
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
         pa.field("camera_parameters", pa.string()),
+        pa.field("images", pa.string()),
         pa.field("sha256", pa.string()),
     ]
 )

@@ -1,14 +1,11 @@
 """The Arrow store: one memory-mapped table of frames, one table of sequences, one JSON description.
 
-A store is a folder that appears whole or not at all: it is written beside its target and renamed. Frames lie in one
-uncompressed record batch, so that every column is one contiguous array which is read in place (no copy, pages shared
-by all processes of a machine). Legend: F frames of the store, J joints.
+Frames lie in one uncompressed record batch, so that every column is one contiguous array which is read in place (no
+copy, pages shared by all processes of a machine). `store_writer` makes stores. Legend: F frames of the store, J joints.
 """
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,11 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from posegrid.datasets.schema import SCHEMA_VERSION, SEQUENCE_SCHEMA, CameraSequence, Protocol, frame_schema
+from posegrid.datasets.schema import SCHEMA_VERSION
 from posegrid.datasets.skeletons import Skeleton, skeleton_named
 
 FRAMES, SEQUENCES, DESCRIPTION = "frames.arrow", "sequences.arrow", "store.json"
-_COLUMNS = ("keypoints", "confidence", "poses")
+_SHAPES: dict[str, tuple[int, ...]] = {"keypoints": (2,), "confidence": (), "poses": (3,)}
+"""What a value of each column of joints is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +45,8 @@ class Sequence:
     """Image height in pixels."""
     camera_parameters: str
     """Camera as JSON text, "{}" if unknown."""
+    images: str
+    """Where its images are as JSON text, "{}" if there are none."""
     sha256: str
     """Digest of the sequence's bytes."""
 
@@ -72,8 +72,26 @@ class Store:
     """(F, J, 2) float32 normalised screen coordinates."""
     confidence: np.ndarray = field(repr=False)
     """(F, J) float32 in [0, 1]."""
-    poses: np.ndarray = field(repr=False)
-    """(F, J, 3) float32 metres, camera frame, absolute."""
+    valid: np.ndarray = field(repr=False)
+    """(F,) bool, False for frames that are never scored."""
+    poses_if_any: np.ndarray | None = field(repr=False)
+    """`poses`, or None in a store of keypoints only."""
+
+    @property
+    def poses(self) -> np.ndarray:
+        """(F, J, 3) float32 metres, camera frame, absolute. Raises ValueError if the store has keypoints only."""
+        if self.poses_if_any is None:
+            raise ValueError(
+                f"store {self.path} has keypoints but no 3D poses (source {self.source}), so nothing can be trained or "
+                "scored on it. Use it for lifting, or prepare a data set with poses."
+            )
+        return self.poses_if_any
+
+    @property
+    def columns(self) -> list[np.ndarray]:
+        """The arrays in the order in which they are hashed."""
+        columns = [self.keypoints, self.confidence, self.valid]
+        return columns if self.poses_if_any is None else [*columns, self.poses_if_any]
 
     @property
     def actions(self) -> tuple[str, ...]:
@@ -102,139 +120,20 @@ class Store:
         return found
 
 
-def _sequence_digest(arrays: Iterable[np.ndarray]) -> str:
+def sequence_digest(arrays: Iterable[np.ndarray]) -> str:
+    """sha256 over the bytes of a sequence's columns: keypoints, confidence, valid and, if there are any, poses, each
+    in row-major order, floats little-endian."""
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array, dtype="<f4").data)
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 
-def _content_hash(description: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def content_hash_of(description: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Hash over canonical text; the frame bytes enter through the digest of each sequence."""
     core = {key: value for key, value in description.items() if key != "content_hash"}
     text = json.dumps([core, rows], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def write_store(
-    target: Path,
-    sequences: Iterable[CameraSequence],
-    *,
-    source: str,
-    source_config: dict[str, Any],
-    skeleton: Skeleton,
-    protocol: Protocol,
-) -> Store:
-    """Write a store and open it.
-
-    Sequences are consumed one at a time: memory stays bounded by the longest of them. Excluded recordings are skipped.
-    An existing store at `target` is replaced only after the new one is complete.
-    Raises ValueError if a sequence name repeats or nothing was given.
-    """
-    aside = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        rows: list[dict[str, Any]] = []
-        names: set[str] = set()
-        offset = 0
-        raw = {column: (aside / f"{column}.raw").open("wb") for column in _COLUMNS}
-        try:
-            for sequence in sequences:
-                split = protocol.split_of(sequence.subject, sequence.recording)
-                if f"{sequence.subject}/{sequence.recording}" in protocol.excluded:
-                    continue
-                if sequence.name in names:
-                    raise ValueError(
-                        f"sequence {sequence.name} occurs twice in source {source}; names must be unique. "
-                        "Remove the duplicate recording from the raw files."
-                    )
-                names.add(sequence.name)
-                arrays = [np.ascontiguousarray(getattr(sequence, column), dtype="<f4") for column in _COLUMNS]
-                for column, array in zip(_COLUMNS, arrays, strict=True):
-                    raw[column].write(array.data)
-                rows.append(
-                    {
-                        "subject": sequence.subject,
-                        "action": sequence.action,
-                        "recording": sequence.recording,
-                        "camera": sequence.camera,
-                        "split": split,
-                        "offset": offset,
-                        "frames": len(sequence.poses),
-                        "frame_rate": float(sequence.frame_rate),
-                        "width": int(sequence.width),
-                        "height": int(sequence.height),
-                        "camera_parameters": json.dumps(sequence.camera_parameters, sort_keys=True),
-                        "sha256": _sequence_digest(arrays),
-                    }
-                )
-                offset += len(sequence.poses)
-        finally:
-            for stream in raw.values():
-                stream.close()
-        if not offset:
-            raise ValueError(f"source {source} gave no frames (its settings: {source_config}); nothing to store.")
-        description = {
-            "schema_version": SCHEMA_VERSION,
-            "source": source,
-            "source_config": source_config,
-            "skeleton": skeleton.name,
-            "pose_unit": "metre",
-            "pose_frame": "camera",
-            "keypoint_unit": "normalised screen",
-            "frames": offset,
-            "protocol": asdict(protocol),
-        }
-        _write_tables(aside, frame_schema(skeleton), rows, offset)
-        # a round trip through JSON makes tuples lists, so that what is hashed is what will be read
-        description = json.loads(json.dumps(description))
-        description["content_hash"] = _content_hash(description, rows)
-        (aside / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
-        _replace(aside, target)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
-    return open_store(target, verify=False)
-
-
-def _write_tables(folder: Path, schema: pa.Schema, rows: list[dict[str, Any]], frames: int) -> None:
-    columns = []
-    for index, column in enumerate(_COLUMNS):
-        values = np.memmap(folder / f"{column}.raw", dtype="<f4", mode="r")
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(values), schema.field(index).type.list_size))
-    with pa.OSFile(str(folder / FRAMES), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    assert all(len(column) == frames for column in columns)
-    del columns
-    with pa.OSFile(str(folder / SEQUENCES), "wb") as sink, pa.ipc.new_file(sink, SEQUENCE_SCHEMA) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema=SEQUENCE_SCHEMA))
-    for column in _COLUMNS:
-        (folder / f"{column}.raw").unlink()
-
-
-def _replace(aside: Path, target: Path) -> None:
-    """Put a finished folder in place of another one; the old one goes only when the new one stands."""
-    if not target.exists():
-        os.rename(aside, target)
-        return
-    if (target / DESCRIPTION).exists() and _same_content(aside, target):
-        shutil.rmtree(aside)  # somebody may be reading the one that stands
-        return
-    if not (target / DESCRIPTION).exists():
-        raise ValueError(f"{target} exists and is no store, so it is not replaced. Choose another folder or remove it.")
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
-    os.rename(target, old)
-    os.rename(aside, target)
-    shutil.rmtree(old)
-
-
-def _same_content(aside: Path, target: Path) -> bool:
-    """True if the store that stands has the hash of the new one and is undamaged."""
-    try:
-        return open_store(target).content_hash == read_description(aside)["content_hash"]
-    except ValueError:
-        return False
 
 
 def read_description(path: Path) -> dict[str, Any]:
@@ -271,10 +170,12 @@ def open_store(path: Path, *, verify: bool = True) -> Store:
         table = pa.ipc.open_file(pa.memory_map(str(path / FRAMES))).read_all()
         rows = pa.ipc.open_file(pa.memory_map(str(path / SEQUENCES))).read_all().to_pylist()
         skeleton = skeleton_named(description["skeleton"])
-        arrays = {
+        arrays: dict[str, np.ndarray] = {
             column: table[column].chunk(0).flatten().to_numpy(zero_copy_only=True).reshape(-1, len(skeleton), *shape)
-            for column, shape in (("keypoints", (2,)), ("confidence", ()), ("poses", (3,)))
+            for column, shape in _SHAPES.items()
+            if column != "poses" or description["poses"]
         }
+        valid = table["valid"].chunk(0).to_numpy(zero_copy_only=True).view(np.bool_)
         sequences = tuple(Sequence(**row) for row in rows)
     except (OSError, pa.ArrowException, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"store {path} cannot be read ({error}). Prepare the data set again.") from None
@@ -285,7 +186,10 @@ def open_store(path: Path, *, verify: bool = True) -> Store:
         source=source,
         description=description,
         sequences=sequences,
-        **arrays,
+        keypoints=arrays["keypoints"],
+        confidence=arrays["confidence"],
+        valid=valid,
+        poses_if_any=arrays.get("poses"),
     )
     if verify:
         verify_store(store)
@@ -297,14 +201,14 @@ def verify_store(store: Store) -> None:
     again = "The files changed after they were prepared: prepare the data set again."
     for sequence in store.sequences:
         rows = slice(sequence.offset, sequence.offset + sequence.frames)
-        found = _sequence_digest(getattr(store, column)[rows] for column in _COLUMNS)
+        found = sequence_digest(array[rows] for array in store.columns)
         if found != sequence.sha256:
             raise ValueError(
                 f"store {store.path}: the hash of sequence {sequence.name} does not match its frames "
                 f"(recorded {sequence.sha256[:12]}, found {found[:12]}). {again}"
             )
     rows_plain = [asdict(sequence) for sequence in store.sequences]
-    found = _content_hash(store.description, rows_plain)
+    found = content_hash_of(store.description, rows_plain)
     if found != store.content_hash:
         raise ValueError(
             f"store {store.path}: the content hash does not match (recorded {store.content_hash[:12]}, "

@@ -22,7 +22,7 @@ class Windows:
     start: np.ndarray
     """(N,) int64 first frame within the sequence."""
     weight: np.ndarray
-    """(N, L) bool, False for frames that another window counts or that only pad a short sequence."""
+    """(N, L) bool, False for frames that another window counts, that only pad a short sequence, or are not valid."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -80,6 +80,7 @@ def consecutive_windows(store: Store, split: str, frames: int, tail: str = "drop
             starts, weight = np.append(starts, last), np.concatenate([weight, new[None]])
         parts.append((np.full(len(starts), index, dtype=np.int64), starts, weight))
     sequence, start, weight = (np.concatenate(column) for column in zip(*parts, strict=True))
+    weight &= store.valid[_rows(store, sequence, start, frames)]
     if not len(start):
         raise _too_short(store, (split,), frames)
     return Windows(sequence=sequence, start=start, weight=weight)
@@ -105,9 +106,13 @@ def gather(store: Store, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
 
     Frames past the end of a sequence repeat its last frame.
     """
-    offset, length = store.offsets[windows.sequence], store.lengths[windows.sequence]
-    within = np.minimum(windows.start[:, None] + np.arange(windows.weight.shape[1]), length[:, None] - 1)
-    rows = offset[:, None] + within
+    rows = _rows(store, windows.sequence, windows.start, windows.weight.shape[1])
     poses = store.poses[rows]
     root = store.skeleton.root
     return store.keypoints[rows], poses - poses[:, :, root : root + 1]
+
+
+def _rows(store: Store, sequence: np.ndarray, start: np.ndarray, frames: int) -> np.ndarray:
+    """(N, L) rows of the frame table."""
+    offset, length = store.offsets[sequence], store.lengths[sequence]
+    return offset[:, None] + np.minimum(start[:, None] + np.arange(frames), length[:, None] - 1)

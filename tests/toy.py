@@ -6,7 +6,8 @@ import numpy as np
 
 from posegrid.datasets.schema import CameraSequence, Protocol
 from posegrid.datasets.skeletons import H36M_17
-from posegrid.datasets.store import Store, write_store
+from posegrid.datasets.store import Store
+from posegrid.datasets.store_writer import write_store
 
 PROTOCOL = Protocol(train=("A", "B"), test=("C",), held_out=("B/walk 2",))
 

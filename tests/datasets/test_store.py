@@ -10,7 +10,8 @@ import pytest
 import toy
 
 from posegrid.datasets.skeletons import H36M_17
-from posegrid.datasets.store import DESCRIPTION, FRAMES, SEQUENCES, Store, open_store, write_store
+from posegrid.datasets.store import DESCRIPTION, FRAMES, SEQUENCES, Store, open_store
+from posegrid.datasets.store_writer import write_store
 
 
 @pytest.fixture
