@@ -269,8 +269,8 @@ class Tracking:
         self._client.log_text(run_id, text, name)
 
     def log_plain(self, run_id: str, content: Any, name: str) -> None:
-        """Log plain data as a JSON artifact."""
-        self.log_text(run_id, json.dumps(content, indent=1, sort_keys=True) + "\n", name)
+        """Log plain data as a JSON artifact; keys keep their order, which is that of rows and columns in reports."""
+        self.log_text(run_id, json.dumps(content, indent=1) + "\n", name)
 
     def log_figure(self, run_id: str, figure: Any, name: str) -> None:
         """Log a matplotlib figure as an artifact."""
