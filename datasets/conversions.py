@@ -53,7 +53,7 @@ above it."""
 def convert(
     points: np.ndarray, source: str, target: str, confidence: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Points (..., J, C) of the skeleton named `source` -> points (..., K, C) of `target`, same dtype (float64 for integers).
+    """Points (..., J, C) of the skeleton named `source` -> (..., K, C) of `target`, same dtype (integers: float64).
 
     `confidence` (..., J) becomes (..., K), the minimum over the joints that a joint comes from; None stays None.
     Coordinates may be pixels, normalised screen coordinates or metres: every rule commutes with shifts and scales.
