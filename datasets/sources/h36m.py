@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from posegrid.datasets.cameras import h36m_cameras, normalise_screen, world_to_camera
+from posegrid.datasets.images.places import fill_template
 from posegrid.datasets.restricted_pickle import read_npz
 from posegrid.datasets.schema import CameraSequence, Protocol, Recording
 from posegrid.datasets.skeletons import H36M_17, H36M_32_TO_17
@@ -41,8 +42,14 @@ class Config:
     hold_out: bool = True
     """Keep 15 of the 150 training recordings for selection. False trains on all, as the papers do, which then select
     on the test subjects."""
+    images: str = ""
+    """Where frames of the videos are, relative to the folder that is given when images are read, such as
+    {subject}/{recording}.{camera}/{frame:06d}.jpg (fields in `images.places.fill_template`; the first image of a
+    recording has number 1, as ffmpeg counts). Empty: no images."""
 
     def __post_init__(self) -> None:
+        if self.images:
+            fill_template(self.images, subject="S1", recording="Walking 1", camera="54138969")
         if self.keypoints not in _KEYPOINT_FILES:
             raise ValueError(
                 f'keypoints = "{self.keypoints}" in the options of data source h36m is unknown. '
@@ -154,9 +161,18 @@ def read_recording(config: Config, recording: Recording) -> list[CameraSequence]
                 confidence=np.ones(keypoints.shape[:2], dtype=np.float32),
                 poses=world_to_camera(world, camera).astype(np.float32),
                 camera_parameters=camera.to_plain(),
+                images=_images(config, recording, camera.id),
             )
         )
     return sequences
+
+
+def _images(config: Config, recording: Recording, camera: str) -> dict[str, Any]:
+    """Where the frames of one view are, {} without the option."""
+    if not config.images:
+        return {}
+    names = {"subject": recording.subject, "recording": recording.name, "camera": camera}
+    return fill_template(config.images, first=1, **names).to_plain()
 
 
 def _file(raw: Path | None, name: str) -> Path:
