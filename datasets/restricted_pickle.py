@@ -6,7 +6,6 @@ to stand-ins defined below, which collect plain values; any other name is refuse
 lists, tuples, text, numbers and arrays of plain numbers (views of the file's bytes, read-only).
 """
 
-import io
 import pickle
 import zipfile
 from collections.abc import Sequence
@@ -132,6 +131,26 @@ def _read_member(stream: IO[bytes]) -> Any:
     return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
+def _read_entry(archive: zipfile.ZipFile, entry: str) -> Any:
+    """Unpack and read at once: an entry of hundreds of megabytes is in memory only as the arrays it holds."""
+    try:
+        with archive.open(entry) as stream:
+            value = _read_member(stream)
+            _read_to_end(stream)
+        return value
+    except Exception:
+        # a damaged pickle can name anything: the checksum tells damage from what somebody wrote
+        with archive.open(entry) as stream:
+            _read_to_end(stream)
+        raise
+
+
+def _read_to_end(stream: IO[bytes]) -> None:
+    """zipfile compares the checksum when it comes to the end."""
+    while stream.read(2**20):
+        pass
+
+
 def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
     """The named entries of an npz file: arrays, or what their pickled object arrays hold (0-d ones unwrapped).
 
@@ -143,9 +162,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             present = {Path(member).stem for member in archive.namelist()}
             missing = [name for name in names if name not in present]
-            # read as a whole first: zipfile then compares the checksum before a damaged pickle is looked into
             for name in names if not missing else ():
-                values[name] = _read_member(io.BytesIO(archive.read(f"{name}.npy")))
+                values[name] = _read_entry(archive, f"{name}.npy")
     except _RefusedError as found:
         raise ValueError(
             f"{path} holds {found}; only arrays of numbers in dictionaries, lists and tuples are read, because a "

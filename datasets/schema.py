@@ -4,6 +4,7 @@ Legend: F frames, J joints. Units: metres, camera frame (x right, y down, z forw
 coordinates (width maps to [-1, 1], the aspect ratio is kept: x' = 2x/w - 1, y' = 2y/w - h/w, x and y in pixels).
 """
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -104,15 +105,25 @@ class Protocol:
     note: str = ""
     """What a reader of results must know about this split."""
 
+    def excludes(self, subject: str, recording: str) -> bool:
+        """Whether a recording, or the one that it was cut from, is left out of the store."""
+        return not {f"{subject}/{recording}", f"{subject}/{uncut(recording)}"}.isdisjoint(self.excluded)
+
     def split_of(self, subject: str, recording: str) -> str:
-        """ "train", "held_out", "test" or "unused" for a recording."""
-        if f"{subject}/{recording}" in self.excluded:
+        """ "train", "held_out", "test" or "unused" for a recording or a part that was cut from one."""
+        if self.excludes(subject, recording):
             return "unused"
         if subject in self.test:
             return "test"
         if subject not in self.train:
             return "unused"
-        return "held_out" if {subject, f"{subject}/{recording}"} & set(self.held_out) else "train"
+        names = {subject, f"{subject}/{recording}", f"{subject}/{uncut(recording)}"}
+        return "train" if names.isdisjoint(self.held_out) else "held_out"
+
+
+def uncut(recording: str) -> str:
+    """The recording that a part ("walk 1 part 2", see `CameraSequence.valid`) was cut from; others as they are."""
+    return re.sub(r" part \d+$", "", recording)
 
 
 def frame_schema(skeleton: Skeleton, *, poses: bool) -> pa.Schema:

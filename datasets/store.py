@@ -6,6 +6,7 @@ copy, pages shared by all processes of a machine). `store_writer` makes stores. 
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -136,9 +137,26 @@ def content_hash_of(description: dict[str, Any], rows: list[dict[str, Any]]) -> 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def left_by_a_kill(path: Path) -> Path | None:
+    """The former content of a store whose replacement was killed half-way, if there is no store at `path`."""
+    if path.exists() or not path.parent.is_dir():
+        return None
+    pattern = re.compile(rf"\.{re.escape(path.name)}\.old-\d+")
+    found = [
+        entry for entry in path.parent.iterdir() if pattern.fullmatch(entry.name) and (entry / DESCRIPTION).is_file()
+    ]
+    return max(found, key=lambda entry: entry.stat().st_mtime_ns, default=None)
+
+
 def read_description(path: Path) -> dict[str, Any]:
     """The JSON description of a store. Raises ValueError if it is absent, unreadable or of another version."""
     file = path / DESCRIPTION
+    old = left_by_a_kill(path)
+    if old:
+        raise ValueError(
+            f"no data store at {path}: the preparation that was replacing it was killed half-way. Its former content "
+            f"is whole: put it back with `mv {old} {path}`, or repeat the preparation to get the new content."
+        )
     if not file.is_file():
         raise ValueError(
             f"no data store at {path} ({DESCRIPTION} is missing). "

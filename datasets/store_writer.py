@@ -1,17 +1,25 @@
-"""Writes stores: beside the target, then renamed, so that a store appears whole or not at all."""
+"""Writes stores: beside the target, then renamed, so that a store appears whole or not at all.
+
+What lies beside the target `NAME` while it is made: `.NAME.lock` (held by the one process that writes),
+`.NAME.work-FINGERPRINT` (parts of a preparation, see `prepare`), `.NAME.partial-PID` (a store that is being written),
+`.NAME.old-PID` (the store that is being replaced). All of it is gone when a preparation has finished.
+"""
 
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
+from posegrid.datasets.parts import Piece, piece_of
 from posegrid.datasets.schema import SCHEMA_VERSION, SEQUENCE_SCHEMA, CameraSequence, Protocol, frame_schema
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import (
@@ -20,9 +28,9 @@ from posegrid.datasets.store import (
     SEQUENCES,
     Store,
     content_hash_of,
+    left_by_a_kill,
     open_store,
     read_description,
-    sequence_digest,
 )
 
 
@@ -35,34 +43,57 @@ def write_store(
     skeleton: Skeleton,
     protocol: Protocol,
 ) -> Store:
-    """Write a store and open it.
+    """Write a store and open it: `write_pieces` for sequences, with the target locked.
 
-    Sequences are consumed one at a time: memory stays bounded by the longest of them. Excluded recordings are skipped.
-    An existing store at `target` is replaced only after the new one is complete.
-    Raises ValueError if a sequence name repeats, some sequences have poses and others not, a recording that trains has
-    frames that are not valid, or nothing was given.
+    Sequences are consumed one at a time: memory stays bounded by the longest of them.
     """
-    aside = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    with locked(target):
+        return write_pieces(
+            target,
+            map(piece_of, sequences),
+            aside=target.with_name(f".{target.name}.partial-{os.getpid()}"),
+            source=source,
+            source_config=source_config,
+            skeleton=skeleton,
+            protocol=protocol,
+        )
+
+
+def write_pieces(
+    target: Path,
+    pieces: Iterable[Piece],
+    *,
+    aside: Path,
+    source: str,
+    source_config: dict[str, Any],
+    skeleton: Skeleton,
+    protocol: Protocol,
+) -> Store:
+    """Write a store into the folder `aside`, rename it to `target` and open it. The caller holds the lock.
+
+    Excluded recordings are skipped. An existing store at `target` is replaced only after the new one is complete.
+    Raises ValueError if a sequence name repeats, some sequences have poses and others not, their joints are not the
+    skeleton's, a recording that trains has frames that are not valid, nothing was given, or the disk refuses.
+    """
     shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
+        aside.mkdir(parents=True)
         rows: list[dict[str, Any]] = []
         names: set[str] = set()
         with ExitStack() as stack:
             streams: dict[str, BinaryIO] = {}
-            for sequence in sequences:
-                if f"{sequence.subject}/{sequence.recording}" in protocol.excluded:
+            for piece in pieces:
+                if protocol.excludes(piece.row["subject"], piece.row["recording"]):
                     continue
-                columns = _columns(sequence)
                 if not streams:
-                    streams = {name: stack.enter_context((aside / f"{name}.raw").open("wb")) for name in columns}
-                row = _row(sequence, protocol.split_of(sequence.subject, sequence.recording), columns)
-                _check_fits(row, sequence.name, names, columns, streams, source)
-                names.add(sequence.name)
-                row["offset"] = rows[-1]["offset"] + rows[-1]["frames"] if rows else 0
-                rows.append(row)
-                for name, array in columns.items():
-                    streams[name].write(array.data)
+                    streams = {name: stack.enter_context((aside / f"{name}.raw").open("wb")) for name in piece.columns}
+                split = protocol.split_of(piece.row["subject"], piece.row["recording"])
+                _check_fits(piece, split, names, set(streams), source, skeleton)
+                names.add(piece.name)
+                offset = rows[-1]["offset"] + rows[-1]["frames"] if rows else 0
+                rows.append({**piece.row, "split": split, "offset": offset})
+                for name, array in piece.columns.items():
+                    streams[name].write(array.reshape(-1).data)
         if not rows:
             raise ValueError(f"source {source} gave no frames (its settings: {source_config}); nothing to store.")
         description = {
@@ -84,66 +115,83 @@ def write_store(
         description["content_hash"] = content_hash_of(description, rows)
         (aside / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True) + "\n")
         _replace(aside, target)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise ValueError(
+            f"the store {target} cannot be written ({error}). Make room or choose another folder, then repeat the "
+            "command."
+        ) from None
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
     return open_store(target, verify=False)
 
 
-def _columns(sequence: CameraSequence) -> dict[str, np.ndarray]:
-    """What is written and hashed, in this order."""
-    frames = len(sequence.keypoints)
-    valid = np.ones(frames, dtype=np.bool_) if sequence.valid is None else sequence.valid
-    columns = {
-        "keypoints": np.ascontiguousarray(sequence.keypoints, dtype="<f4"),
-        "confidence": np.ascontiguousarray(sequence.confidence, dtype="<f4"),
-        "valid": np.ascontiguousarray(valid).view(np.uint8),
-    }
-    if sequence.poses is not None:
-        columns["poses"] = np.ascontiguousarray(sequence.poses, dtype="<f4")
-    return columns
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Be the only one who writes `target`; first put back a store whose replacement was killed.
 
-
-def _row(sequence: CameraSequence, split: str, columns: dict[str, np.ndarray]) -> dict[str, Any]:
-    return {
-        "subject": sequence.subject,
-        "action": sequence.action,
-        "recording": sequence.recording,
-        "camera": sequence.camera,
-        "split": split,
-        "frames": len(sequence.keypoints),
-        "frame_rate": float(sequence.frame_rate),
-        "width": int(sequence.width),
-        "height": int(sequence.height),
-        "camera_parameters": json.dumps(sequence.camera_parameters, sort_keys=True),
-        "images": json.dumps(sequence.images, sort_keys=True),
-        "sha256": sequence_digest(columns.values()),
-    }
-
-
-def _check_fits(
-    row: dict[str, Any],
-    name: str,
-    names: set[str],
-    columns: dict[str, np.ndarray],
-    streams: dict[str, BinaryIO],
-    source: str,
-) -> None:
-    """Refuse a sequence that cannot stand beside those already written."""
-    if name in names:
+    Raises ValueError if another process writes it, or if `target` exists and is no store.
+    """
+    file = target.with_name(f".{target.name}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(file)
+        lock.acquire(timeout=0)
+    except Timeout:
         raise ValueError(
-            f"sequence {name} occurs twice in source {source}; names must be unique. "
+            f"another process is preparing {target} (it holds {file}). Wait until it has finished, or choose another "
+            "folder."
+        ) from None
+    except OSError as error:
+        raise ValueError(f"{target} cannot be written ({error}). Choose another folder.") from None
+    try:
+        _heal(target)
+        _refuse_unless_store(target)
+        yield
+    finally:
+        remove_leftovers(target, parts=False)
+        file.unlink(missing_ok=True)  # while it is held: whoever waits for it notices that its file is gone
+        lock.release()
+
+
+def remove_leftovers(target: Path, *, parts: bool = True) -> None:
+    """Remove what preparations of `target` left beside it; the caller holds the lock.
+
+    parts: also work folders that hold parts, which another attempt might use.
+    """
+    pattern = re.compile(rf"\.{re.escape(target.name)}\.(work-[0-9a-f]+|partial-\d+|old-\d+)")
+    for entry in target.parent.iterdir():
+        found = pattern.fullmatch(entry.name)
+        if not found or (found[1].startswith("old") and not target.exists()):
+            continue
+        if parts or not any(entry.glob("parts/*.part")):
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _check_fits(piece: Piece, split: str, names: set[str], columns: set[str], source: str, skeleton: Skeleton) -> None:
+    """Refuse a sequence that cannot stand beside those already written."""
+    if piece.name in names:
+        raise ValueError(
+            f"sequence {piece.name} occurs twice in source {source}; names must be unique. "
             "Remove the duplicate recording from the raw files."
         )
-    if set(columns) != set(streams):
+    if set(piece.columns) != columns:
         raise ValueError(
-            f"sequence {name} of source {source} {'has' if 'poses' in columns else 'lacks'} 3D poses, unlike those "
-            "before it. A store holds either: prepare them as two data sets."
+            f"sequence {piece.name} of source {source} {'has' if 'poses' in piece.columns else 'lacks'} 3D poses, "
+            "unlike those before it. A store holds either: prepare them as two data sets."
         )
-    if row["split"] in ("train", "held_out") and not columns["valid"].all():
+    joints = piece.columns["keypoints"].shape[1]
+    if joints != len(skeleton):
         raise ValueError(
-            f"sequence {name} of source {source} is in the split {row['split']} but has frames that are not valid; "
-            "only test recordings may. Its reader must cut it into runs of valid frames."
+            f"sequence {piece.name} of source {source} has {joints} joints, but its skeleton {skeleton.name} has "
+            f"{len(skeleton)}. The reader of this data set is at fault, or its files have another layout."
+        )
+    if split in ("train", "held_out") and not piece.columns["valid"].all():
+        raise ValueError(
+            f"sequence {piece.name} of source {source} is in the split {split} but has frames that are not valid; "
+            "only test and unused recordings may. Leave it in the test split, or let its reader cut it into runs of "
+            "valid frames."
         )
 
 
@@ -162,20 +210,38 @@ def _write_tables(folder: Path, schema: pa.Schema, rows: list[dict[str, Any]]) -
         (folder / f"{field.name}.raw").unlink()
 
 
+def _heal(target: Path) -> None:
+    """Put back the store that a killed replacement had moved away (see `_replace`)."""
+    old = left_by_a_kill(target)
+    if old:
+        os.rename(old, target)
+
+
+def _refuse_unless_store(target: Path) -> None:
+    if target.exists() and not (target / DESCRIPTION).exists():
+        raise ValueError(f"{target} exists and is no store, so it is not replaced. Choose another folder or remove it.")
+
+
 def _replace(aside: Path, target: Path) -> None:
-    """Put a finished folder in place of another one; the old one goes only when the new one stands."""
+    """Put a finished folder in place of another one; the old one goes only when the new one stands.
+
+    A kill between the two renames leaves no target but `.NAME.old-PID`: the next `locked` puts it back, and
+    `open_store` says how to.
+    """
+    _refuse_unless_store(target)
     if not target.exists():
         os.rename(aside, target)
         return
-    if (target / DESCRIPTION).exists() and _same_content(aside, target):
+    if _same_content(aside, target):
         shutil.rmtree(aside)  # somebody may be reading the one that stands
         return
-    if not (target / DESCRIPTION).exists():
-        raise ValueError(f"{target} exists and is no store, so it is not replaced. Choose another folder or remove it.")
-    old = target.with_name(f".{target.name}.old-{os.getpid()}")
+    old, gone = (target.with_name(f".{target.name}.{what}-{os.getpid()}") for what in ("old", "partial"))
+    for folder in {old, gone} - {aside}:
+        shutil.rmtree(folder, ignore_errors=True)
     os.rename(target, old)
     os.rename(aside, target)
-    shutil.rmtree(old)
+    os.rename(old, gone)  # what is called old is always whole
+    shutil.rmtree(gone)
 
 
 def _same_content(aside: Path, target: Path) -> bool:

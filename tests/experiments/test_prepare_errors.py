@@ -29,7 +29,10 @@ def refused(capsys: pytest.CaptureFixture[str], store: Path, source: str, raw: P
     said = capsys.readouterr().err
     assert stopped.value.code == 2, said
     assert open_store(store).content_hash == before
-    assert [entry.name for entry in store.parent.iterdir() if entry.name.startswith(".")] == []
+    left = [entry for entry in store.parent.iterdir() if entry.name.startswith(".")]
+    # nothing, or the finished recordings for the next attempt
+    assert all(entry.name.startswith(".store.work-") and any(entry.glob("parts/*.part")) for entry in left)
+    assert bool(left) == ("are read and kept for the next attempt" in said)
     return said
 
 
