@@ -17,6 +17,7 @@ from posegrid.datasets.windows import (
     gather,
     sequence_keys,
     shuffled,
+    training_count,
     training_windows,
 )
 from posegrid.models.interface import Batch, PoseShape
@@ -43,8 +44,37 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
 
 def steps_per_epoch(store: Store, settings: Settings) -> int:
     """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
-    lengths = store.lengths[store.of_split(*training_splits(settings))]
-    return max(int((lengths // settings.data.frames).sum()) // settings.training.batch, 1)
+    data = settings.data
+    count = training_count(
+        store,
+        training_splits(settings),
+        data.frames,
+        stride=data.stride,
+        frame_rate=data.frame_rate,
+        edges=data.edges,
+    )
+    return max(count // settings.training.batch, 1)
+
+
+def epoch_windows(store: Store, settings: Settings, epoch: int) -> Windows:
+    """The training windows of an epoch, before they are shuffled: a function of (seed, epoch) alone."""
+    data = settings.data
+    return training_windows(
+        store,
+        training_splits(settings),
+        data.frames,
+        stride=data.stride,
+        frame_rate=data.frame_rate,
+        edges=data.edges,
+        seed=settings.training.seed,
+        epoch=epoch,
+    )
+
+
+def scoring_windows(store: Store, settings: Settings, split: str) -> Windows:
+    """All windows of a split on which models are scored, in order."""
+    data = settings.data
+    return consecutive_windows(store, split, data.frames, data.tail, stride=data.stride, frame_rate=data.frame_rate)
 
 
 class Masks:
@@ -85,7 +115,7 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
     share the batches that one worker would see.
     """
     seed = settings.training.seed
-    windows = training_windows(store, training_splits(settings), settings.data.frames, seed=seed, epoch=epoch)
+    windows = epoch_windows(store, settings, epoch)
     order = shuffled(len(windows), seed=seed, epoch=epoch)
     size = min(settings.training.batch, len(order))
     mask_seed = epoch_seed(seed + 1, epoch)
@@ -109,7 +139,7 @@ def scoring_batches(
 
     `batch` is in windows over all workers; `every` keeps every n-th window.
     """
-    windows = consecutive_windows(store, split, settings.data.frames, settings.data.tail)[::every]
+    windows = scoring_windows(store, settings, split)[::every]
     size = max(batch, workers.world)
     for first in range(0, len(windows), size):
         whole = windows[first : first + size]
@@ -122,12 +152,12 @@ def scoring_batches(
 def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]) -> None:
     """Refuse before training what would fail later: splits that are empty, windows that do not fit, masks that cannot
     be drawn, joints that the skeleton lacks. Raises ValueError."""
-    training, frames = settings.training, settings.data.frames
-    windows = training_windows(store, training_splits(settings), frames, seed=training.seed, epoch=0)
+    training = settings.training
+    windows = epoch_windows(store, settings, 0)
     Masks(store, settings.occlusion).visible(windows[:1], 0)
     scored = {"test"} if patterns else set()
     for split in scored | ({training.select} - {"last"}):
-        windows = consecutive_windows(store, split, frames, settings.data.tail)
+        windows = scoring_windows(store, settings, split)
     for pattern in patterns:
         Masks(store, pattern).visible(windows[:1], 0)
     measured_bones(store.skeleton, settings.evaluation.shoulder_parent)

@@ -10,9 +10,9 @@ from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.metrics.position import mpjpe
 from posegrid.datasets.metrics.summary import MetricSums
 from posegrid.datasets.store import Store
-from posegrid.datasets.windows import consecutive_windows, epoch_seed, gather
+from posegrid.datasets.windows import epoch_seed, gather
 from posegrid.models.interface import Lifter
-from posegrid.orchestration.batches import Masks, scoring_batches, training_splits
+from posegrid.orchestration.batches import Masks, scoring_batches, scoring_windows, training_splits
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -86,7 +86,7 @@ def mean_pose_mpjpe_mm(store: Store, settings: Settings) -> float:
         poses = store.poses[rows].astype(np.float64)
         total = total + (poses - poses[:, store.skeleton.root, None]).sum(0)
         count += len(poses)
-    windows = consecutive_windows(store, "test", settings.data.frames, settings.data.tail)[:: settings.evaluation.every]
+    windows = scoring_windows(store, settings, "test")[:: settings.evaluation.every]
     error, joints = 0.0, 0
     for first in range(0, len(windows), settings.evaluation.batch):
         part = windows[first : first + settings.evaluation.batch]

@@ -115,12 +115,14 @@ def _add(
 
 
 def check_same_windows(settings: Settings, lifter: Settings) -> None:
-    """Raises ValueError if a wrapper and its conditioner cut windows of different length."""
-    if settings.data.frames != lifter.data.frames:
-        raise ValueError(
-            f"recipe {settings.name} uses windows of {settings.data.frames} frames, its conditioner {lifter.name} of "
-            f"{lifter.data.frames}. Set data.frames to the same number in both recipes."
-        )
+    """Raises ValueError if a wrapper and its conditioner cut windows of different length or frame rate."""
+    for name in ("frames", "stride", "frame_rate"):
+        own, other = getattr(settings.data, name), getattr(lifter.data, name)
+        if own != other:
+            raise ValueError(
+                f"recipe {settings.name} uses windows with data.{name} = {own:g}, its conditioner {lifter.name} with "
+                f"{other:g}. Set data.{name} to the same number in both recipes."
+            )
 
 
 def remaining_work(stages: dict[str, Stage], trials: dict[str, Trial], data_hash: str) -> list[Work]:

@@ -26,10 +26,21 @@ class DataSettings:
     """Window length in frames."""
     tail: str = "drop"
     """What happens to the frames after the last whole test window: "drop" (as DiffHPE) or "keep"."""
+    stride: int = 1
+    """Frames from one frame of a window to the next: above 1 a window covers more time. Tests still score every frame,
+    in interleaved windows."""
+    frame_rate: float = 0.0
+    """Frames per second that windows have; every stored rate must be a whole multiple of it. 0: as stored."""
+    edges: str = "drop"
+    """Training windows at the ends of a sequence: "drop" keeps inside (as DiffHPE), "replicate" centres windows on any
+    frame and repeats the first and last one. `tail` rules test windows."""
 
     def __post_init__(self) -> None:
         _positive("frames", self.frames)
         _one_of("tail", self.tail, ("drop", "keep"))
+        _positive("stride", self.stride)
+        _within("frame_rate", self.frame_rate, 0)
+        _one_of("edges", self.edges, ("drop", "replicate"))
 
 
 @dataclass(frozen=True, kw_only=True)
