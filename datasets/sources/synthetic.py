@@ -33,7 +33,7 @@ _HEIGHTS = (1.52, 1.93)
 class Config:
     """Size and randomness of the data set."""
 
-    seconds: float = 12.0
+    seconds: float = 10.0
     """Length of each recording."""
     recordings_per_action: int = 1
     """Takes of each action by each subject."""
