@@ -127,7 +127,7 @@ def prepare(
             aside=work / "store",
             source=source,
             source_config=asdict(config),
-            skeleton=module.SKELETON,
+            skeleton=module.skeleton(config) if hasattr(module, "skeleton") else module.SKELETON,
             protocol=split,
         )
         remove_leftovers(target)
