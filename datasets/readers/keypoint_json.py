@@ -116,7 +116,8 @@ def numbers(file: Path, rows: Sequence[Any], what: str, columns: int | None = No
         for place, row in enumerate(rows)
         if not isinstance(row, list)
         or len(row) != wanted
-        or not all(isinstance(value, int | float) or value is None for value in row)
+        # whole numbers in JSON have any size, floats have not
+        or not all(value is None or (isinstance(value, int | float) and not abs(value) > 1e300) for value in row)
     )
     place, row = next(unlike, (0, rows[0]))
     raise ValueError(
