@@ -9,6 +9,8 @@ import pyarrow as pa
 import pytest
 import toy
 
+from posegrid.datasets import store_writer
+from posegrid.datasets.schema import Protocol
 from posegrid.datasets.skeletons import H36M_17
 from posegrid.datasets.store import DESCRIPTION, FRAMES, SEQUENCES, Store, open_store
 from posegrid.datasets.store_writer import write_store
@@ -136,3 +138,100 @@ def test_excluded_recordings_stay_out(tmp_path: Path) -> None:
         tmp_path / "store", toy.sequences(30), source="toy", source_config={}, skeleton=H36M_17, protocol=protocol
     )
     assert "C/sit 1/0" not in [row.name for row in store.sequences]
+
+
+ARGUMENTS = {"source": "toy", "source_config": {}, "skeleton": H36M_17}
+
+
+def test_whole_subjects_can_be_held_out(tmp_path: Path) -> None:
+    protocol = Protocol(train=("A", "B"), test=("C",), held_out=("B", "A/sit 1"))
+    store = write_store(tmp_path / "store", toy.sequences(30), protocol=protocol, **ARGUMENTS)
+    assert {row.name for row in store.sequences if row.split == "held_out"} == {
+        "A/sit 1/0",
+        "B/walk 1/0",
+        "B/sit 1/0",
+        "B/walk 2/0",
+    }
+
+
+def test_frames_that_are_not_valid_come_back_and_are_hashed(tmp_path: Path) -> None:
+    sequences = toy.sequences(30)
+    count = len(sequences[-1].keypoints)
+    valid = np.arange(count) % 3 > 0
+    sequences[-1] = replace(sequences[-1], valid=valid)
+    store = write_store(tmp_path / "store", sequences, protocol=toy.PROTOCOL, **ARGUMENTS)
+    again = open_store(tmp_path / "store")
+    assert again.valid.dtype == np.bool_
+    assert again.valid[:-count].all()
+    np.testing.assert_array_equal(again.valid[-count:], valid)
+    sequences[-1] = replace(sequences[-1], valid=~valid)
+    other = write_store(tmp_path / "other", sequences, protocol=toy.PROTOCOL, **ARGUMENTS)
+    assert other.content_hash != store.content_hash
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_recordings_that_train_have_valid_frames_only(tmp_path: Path, split: str) -> None:
+    sequences = toy.sequences(30)
+    index = {"train": 0, "held_out": 5}[split]
+    valid = np.ones(len(sequences[index].keypoints), dtype=np.bool_)
+    valid[7] = False
+    sequences[index] = replace(sequences[index], valid=valid)
+    with pytest.raises(ValueError, match=f"{sequences[index].name} .* is in the split {split} but has frames that are"):
+        write_store(tmp_path / "store", sequences, protocol=toy.PROTOCOL, **ARGUMENTS)
+
+
+def test_store_of_keypoints_only(tmp_path: Path) -> None:
+    sequences = [replace(sequence, poses=None) for sequence in toy.sequences(30)]
+    write_store(tmp_path / "store", sequences, protocol=toy.PROTOCOL, **ARGUMENTS)
+    store = open_store(tmp_path / "store")
+    np.testing.assert_array_equal(store.keypoints, np.concatenate([sequence.keypoints for sequence in sequences]))
+    assert store.poses_if_any is None
+    with pytest.raises(ValueError, match=r"has keypoints but no 3D poses \(source toy\)"):
+        _ = store.poses
+    damage(store.path / FRAMES, 0.5)
+    with pytest.raises(ValueError, match="does not match"):
+        open_store(store.path)
+
+
+@pytest.mark.parametrize("mixed", [0, 3])
+def test_sequences_with_and_without_poses_do_not_mix(tmp_path: Path, mixed: int) -> None:
+    sequences = toy.sequences(30)
+    sequences[mixed] = replace(sequences[mixed], poses=None)
+    with pytest.raises(ValueError, match="3D poses, unlike those before it"):
+        write_store(tmp_path / "store", sequences, protocol=toy.PROTOCOL, **ARGUMENTS)
+
+
+def test_joints_must_be_those_of_the_skeleton(tmp_path: Path) -> None:
+    whole = toy.sequences(30)
+    fewer = [
+        replace(
+            found,
+            keypoints=np.ascontiguousarray(found.keypoints[:, :16]),
+            confidence=np.ascontiguousarray(found.confidence[:, :16]),
+            poses=np.ascontiguousarray(found.poses[:, :16]),
+        )
+        for found in whole
+    ]
+    with pytest.raises(ValueError, match="has 16 joints, but its skeleton h36m_17 has 17"):
+        write_store(tmp_path / "store", fewer, protocol=toy.PROTOCOL, **ARGUMENTS)
+
+
+def test_sequences_without_frames_are_refused(tmp_path: Path) -> None:
+    empty = replace(
+        toy.sequences(30)[0],
+        keypoints=np.zeros((0, 17, 2), np.float32),
+        confidence=np.zeros((0, 17), np.float32),
+        poses=None,
+    )
+    with pytest.raises(ValueError, match="A/walk 1/0 has no frames"):
+        write_store(tmp_path / "store", [empty], protocol=toy.PROTOCOL, **ARGUMENTS)
+
+
+def test_disk_that_refuses_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store_writer, "_write_tables", full)
+    with pytest.raises(ValueError, match=r"cannot be written .*No space left"):
+        toy.write_toy(tmp_path / "store", frames=30)
+    assert list(tmp_path.iterdir()) == []
