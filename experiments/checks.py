@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+from posegrid.datasets.keypoint_check import look_at
 from posegrid.datasets.store import open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.studies import Where
@@ -12,11 +13,11 @@ from posegrid.orchestration.tracking import Tracking
 
 
 def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
-    """Check a recipe, a grid or a store by name. Raises ValueError with what is wrong."""
-    if what not in ("recipe", "grid", "data"):
-        raise ValueError(f'check "{what}" is unknown. Known: recipe, grid, data, setup.')
+    """Check a recipe, a grid, a store or keypoint files by name. Raises ValueError with what is wrong."""
+    if what not in ("recipe", "grid", "data", "keypoints"):
+        raise ValueError(f'check "{what}" is unknown. Known: recipe, grid, data, keypoints, setup.')
     if name is None:
-        raise ValueError(f"check {what} needs a name: a recipe, a grid, or the folder of a store.")
+        raise ValueError(f"check {what} needs a name: a recipe, a grid, the folder of a store, or keypoint files.")
     if what == "recipe":
         settings = _recipe(name)
         say(f"recipe {settings.name}: model {settings.model['name']}, {settings.data.frames} frames, ok")
@@ -28,6 +29,8 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
             catalogue.resolve(member.train, f"members[{member.label}].train")
             catalogue.with_conditioner(member, _recipe(member.recipe))
         say(f"grid {name}: {len(grid.members)} members x {len(grid.train)} x {len(grid.test)} patterns, ok")
+    elif what == "keypoints":
+        _check_keypoints(Path(name), say)
     else:
         _check_data(Path(name), say)
 
@@ -38,6 +41,15 @@ def _recipe(name: str) -> Settings:
     if settings.conditioner is not None:
         check_same_windows(settings, catalogue.recipe(settings.conditioner.recipe))
     return settings
+
+
+def _check_keypoints(path: Path, say: Callable[[str], None]) -> None:
+    errors = 0
+    for line, wrong in look_at(path):
+        say(line)
+        errors += wrong
+    if errors:
+        raise ValueError(f"{errors} errors in {path} (listed above). Correct the rows or files and check again.")
 
 
 def _check_data(path: Path, say: Callable[[str], None]) -> None:
