@@ -24,7 +24,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Data = Annotated[Path, typer.Option("--data", help="Prepared data store (a folder made by `posegrid prepare`).")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Prepared data store: a folder made by `posegrid prepare`, or an address such as s3://bucket/name.",
+    ),
+]
 Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts, state of runs.")]
 TrackingUri = Annotated[
     str | None,
@@ -115,11 +121,12 @@ def grid(
 ) -> None:
     """Run a grid (train on pattern i, test on pattern j), then build its report. Repeat it to continue."""
     from posegrid.datasets.store import read_description
+    from posegrid.datasets.store_cache import local_store
     from posegrid.experiments.catalogue import load_grid
 
     loaded = load_grid(name)
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
-    default = f"{Path(name).stem}-{read_description(data)['source']}"
+    default = f"{Path(name).stem}-{read_description(local_store(data))['source']}"
     _run(plan(_name(default, set_, study), loaded, data, set_), where)
 
 
@@ -156,8 +163,8 @@ def report(
 
 @app.command()
 def check(
-    what: Annotated[str, typer.Argument(help='"recipe", "grid", "data" or "setup".')],
-    name: Annotated[str | None, typer.Argument(help="Recipe, grid, or folder of a store.")] = None,
+    what: Annotated[str, typer.Argument(help='"recipe", "grid", "data", "keypoints" or "setup".')],
+    name: Annotated[str | None, typer.Argument(help="Recipe, grid, folder of a store, or keypoint files.")] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
     address: Address = None,
@@ -165,7 +172,7 @@ def check(
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
 ) -> None:
-    """Check a recipe, a grid, a store, or whether tracking and resources are there - before anything runs."""
+    """Check a recipe, a grid, a store, keypoints, or tracking and resources - before anything runs."""
     from posegrid.experiments import checks
 
     if what == "setup":
