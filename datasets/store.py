@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from posegrid.datasets.addresses import is_address
 from posegrid.datasets.schema import SCHEMA_VERSION
 from posegrid.datasets.skeletons import Skeleton, skeleton_named
 
@@ -62,6 +63,9 @@ class Store:
     """An open store. The arrays are read-only views of the mapped file: gather before changing anything."""
 
     path: Path
+    """Folder of its files on this machine."""
+    address: str
+    """Folder or address that it was opened with: what other machines open."""
     content_hash: str
     """sha256 over description, sequence table and frame bytes."""
     skeleton: Skeleton
@@ -174,13 +178,18 @@ def read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def open_store(path: Path, *, verify: bool = True) -> Store:
-    """Open a store memory-mapped.
+def open_store(path: Path | str, *, verify: bool = True) -> Store:
+    """Open a store memory-mapped: a folder, or an address such as s3://bucket/path, whose copy in the cache of this
+    machine is opened (see `store_cache`).
 
     `verify` recomputes the content hash from every byte (about a second per gigabyte); commands do it once before any
     work starts, workers compare the recorded hash instead.
     Raises ValueError if files are missing, cut, of another version, or if the hash does not match.
     """
+    if is_address(path):
+        from posegrid.datasets.store_cache import local_store  # which opens what it fetched
+
+        return replace(open_store(local_store(path, verify=verify), verify=False), address=str(path))
     path = Path(path).resolve()
     description = read_description(path)
     try:
@@ -199,6 +208,7 @@ def open_store(path: Path, *, verify: bool = True) -> Store:
         raise ValueError(f"store {path} cannot be read ({error}). Prepare the data set again.") from None
     store = Store(
         path=path,
+        address=str(path),
         content_hash=content_hash,
         skeleton=skeleton,
         source=source,

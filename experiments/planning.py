@@ -26,8 +26,8 @@ class Plan:
     """Resolved test patterns."""
 
 
-def plan(name: str, grid: Grid, data: Path, overrides: list[str] | None = None, *, decides: bool = True) -> Plan:
-    """Resolve a grid and check every stage against the data. Verifies the hash of the whole store.
+def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = None, *, decides: bool = True) -> Plan:
+    """Resolve a grid and check every stage against the data: a folder or an address. Verifies the hash of the store.
 
     An override holds for all members, also where one is the conditioner of another; "RECIPE:table.key=value" holds for
     that recipe alone, member or not. `decides`: patterns and seeds in a recipe are an error, since the grid names them.

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import open_store
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.evaluation import evaluate
@@ -15,7 +16,7 @@ from posegrid.orchestration.workers import Workers
 
 def score(
     run: str,
-    data: Path,
+    data: Path | str,
     patterns: list[str],
     split: str,
     hypotheses: int | None,
@@ -37,8 +38,8 @@ def score(
     store = open_store(data)
     if trained_on["skeleton"] != store.skeleton.name:
         raise ValueError(
-            f"{run} was trained on skeleton {trained_on['skeleton']}, the store {data} has {store.skeleton.name}. "
-            "Use a store with the same skeleton."
+            f"{run} was trained on skeleton {trained_on['skeleton']}, the store {shown(data)} has "
+            f"{store.skeleton.name}. Use a store with the same skeleton."
         )
     settings = replace(settings, evaluation=replace(settings.evaluation, every=1))  # all windows, also of a demo recipe
     if hypotheses is not None:

@@ -7,9 +7,9 @@ and found again in the tracking store, so that repeating a command repeats no wo
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
+from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
@@ -152,7 +152,6 @@ class Study:
     parent: str
     """Run id of the parent run."""
     store: Store
-    store_path: Path
     tracking: Tracking
     runs: dict[str, str] = field(default_factory=dict)
     """Run id of each stage that is done or under way."""
@@ -180,13 +179,13 @@ class Study:
         }
         run_id = self.tracking.open_trial(stage.key, stage.name, self.parent, params, tags)
         self.runs[stage.key] = run_id
-        self.tracking.log_data(run_id, self.store.source, self.store.content_hash, str(self.store_path), "training")
+        _log_data(self.tracking, run_id, self.store, "training")
         return StageTask(
             key=stage.key,
             run_id=run_id,
             settings=settings.plain(),
             patterns=list(work.patterns),
-            store=str(self.store_path),
+            store=self.store.address,
             data_hash=self.store.content_hash,
             tracking=self.tracking.uri,
             upstream_run=upstream,
@@ -204,5 +203,9 @@ class Study:
 def open_study(name: str, store: Store, tracking: Tracking, params: dict[str, Any], description: str) -> Study:
     """Open the parent run of a study and log the data set on it."""
     parent = tracking.open_study(name, params, description)
-    tracking.log_data(parent, store.source, store.content_hash, str(store.path), "study")
-    return Study(name=name, parent=parent, store=store, store_path=store.path, tracking=tracking)
+    _log_data(tracking, parent, store, "study")
+    return Study(name=name, parent=parent, store=store, tracking=tracking)
+
+
+def _log_data(tracking: Tracking, run_id: str, store: Store, context: str) -> None:
+    tracking.log_data(run_id, store.source, store.content_hash, shown(store.address), context)

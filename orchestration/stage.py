@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
+from posegrid.datasets.store_cache import local_store
 from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
@@ -45,11 +47,11 @@ def run_stage(
     Raises ValueError if the data differ from what was planned.
     """
     settings = Settings.from_plain(task.settings)
-    store = open_store(Path(task.store), verify=False)
+    store = open_store(local_store(task.store, content_hash=task.data_hash), verify=False)
     if store.content_hash != task.data_hash:
         raise ValueError(
-            f"the store at {task.store} has hash {store.content_hash[:12]} on this worker, but the study was planned "
-            f"with {task.data_hash[:12]}. Give every node the same store."
+            f"the store at {shown(task.store)} has hash {store.content_hash[:12]} on this worker, but the study was "
+            f"planned with {task.data_hash[:12]}. Give every node the same store."
         )
     tracking = Tracking(task.tracking)
     if task.trained:

@@ -18,7 +18,7 @@ class StageTask:
     patterns: list[dict[str, Any]]
     """Resolved test patterns still to score."""
     store: str
-    """Folder of the data store, readable on every worker."""
+    """Data store: a folder that every worker can read, or an address from which each node fetches it once."""
     data_hash: str
     """Content hash that the store must have."""
     tracking: str
