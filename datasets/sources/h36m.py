@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.cameras import h36m_cameras, normalise_screen, world_to_camera
-from posegrid.datasets.images.places import fill_template
+from posegrid.datasets.cameras import h36m_cameras, normalise_screen
+from posegrid.datasets.readers import h36m_recordings
+from posegrid.datasets.readers.arrays import checked_floats, kind
 from posegrid.datasets.restricted_pickle import read_npz
 from posegrid.datasets.schema import CameraSequence, Protocol, Recording
 from posegrid.datasets.skeletons import H36M_17, H36M_32_TO_17
@@ -24,7 +25,6 @@ from posegrid.datasets.skeletons import H36M_17, H36M_32_TO_17
 DESCRIPTION = "Human3.6M (vision.imar.ro/human3.6m, licence needed) from the npz files of VideoPose3D's script."
 SKELETON = H36M_17
 
-_FRAME_RATE = 50.0
 _POSES_FILE = "data_3d_h36m.npz"
 _KEYPOINT_FILES = {"cpn": "data_2d_h36m_cpn_ft_h36m_dbb.npz", "gt": "data_2d_h36m_gt.npz"}
 _WHERE = (
@@ -48,8 +48,7 @@ class Config:
     recording has number 1, as ffmpeg counts). Empty: no images."""
 
     def __post_init__(self) -> None:
-        if self.images:
-            fill_template(self.images, subject="S1", recording="Walking 1", camera="54138969")
+        h36m_recordings.check_images(self.images)
         if self.keypoints not in _KEYPOINT_FILES:
             raise ValueError(
                 f'keypoints = "{self.keypoints}" in the options of data source h36m is unknown. '
@@ -57,37 +56,13 @@ class Config:
             )
 
 
-PROTOCOL = Protocol(
-    train=("S1", "S5", "S6", "S7", "S8"),
-    test=("S9", "S11"),
-    excluded=("S11/Directions",),
-    note=(
-        "The usual subjects; S11's first Directions is left out (damaged video). Held out for selection are second "
-        "takes of training subjects; recipes that select on the test subjects, as publications do, train on them too."
-    ),
-)
+PROTOCOL = h36m_recordings.PROTOCOL
 """Subjects and exclusions; `protocol` adds the held-out recordings."""
 
 
 def protocol(config: Config, recordings: list[Recording]) -> Protocol:
-    """`PROTOCOL` with held-out recordings: of the k-th action in alphabetical order the last take (by name) of training
-    subject k modulo 5, so that every action is held out once and every subject three times."""
-    if not config.hold_out:
-        return PROTOCOL
-    actions = sorted({recording.action for recording in recordings if recording.subject in PROTOCOL.train})
-    held_out = []
-    for number, action in enumerate(actions):
-        subject = PROTOCOL.train[number % len(PROTOCOL.train)]
-        takes = sorted(found.name for found in recordings if (found.subject, found.action) == (subject, action))
-        # a subject without a second take of the action keeps its only one for training
-        held_out += [f"{subject}/{name}" for name in takes[1:][-1:]]
-    return Protocol(
-        train=PROTOCOL.train,
-        test=PROTOCOL.test,
-        held_out=tuple(held_out),
-        excluded=PROTOCOL.excluded,
-        note=PROTOCOL.note,
-    )
+    """`PROTOCOL`, with the held-out recordings of `h36m_recordings.with_held_out` unless the option says no."""
+    return h36m_recordings.with_held_out(PROTOCOL, recordings) if config.hold_out else PROTOCOL
 
 
 def list_recordings(config: Config, raw: Path | None) -> list[Recording]:
@@ -107,7 +82,7 @@ def list_recordings(config: Config, raw: Path | None) -> list[Recording]:
     recordings = [
         Recording(
             subject=subject,
-            action=name.split(" ")[0],
+            action=h36m_recordings.action_of(name),
             name=name,
             files=(str(poses_file), str(keypoints_file)),
         )
@@ -137,9 +112,9 @@ def read_recording(config: Config, recording: Recording) -> list[CameraSequence]
     views = _keypoints(keypoints_file)[recording.subject][recording.name]
     if not isinstance(views, list | tuple | np.ndarray) or len(views) != len(cameras):
         raise ValueError(
-            f"{keypoints_file}: {where} has no list of {len(cameras)} cameras but {_kind(views)}. Make the file again."
+            f"{keypoints_file}: {where} has no list of {len(cameras)} cameras but {kind(views)}. Make the file again."
         )
-    sequences = []
+    keypoints = []
     for camera, view in zip(cameras, views, strict=True):
         pixels = _array(keypoints_file, f"{where}, camera {camera.id}", view, (len(SKELETON), 2))
         if len(pixels) < len(world):
@@ -147,32 +122,8 @@ def read_recording(config: Config, recording: Recording) -> list[CameraSequence]
                 f"{keypoints_file}: {where}, camera {camera.id} has {len(pixels)} frames, fewer than the {len(world)} "
                 f"of {poses_file.name}; it must have at least as many. Make both files again from the same data."
             )
-        keypoints = normalise_screen(pixels[: len(world)], camera.width, camera.height)
-        sequences.append(
-            CameraSequence(
-                subject=recording.subject,
-                action=recording.action,
-                recording=recording.name,
-                camera=camera.id,
-                frame_rate=_FRAME_RATE,
-                width=camera.width,
-                height=camera.height,
-                keypoints=keypoints.astype(np.float32),
-                confidence=np.ones(keypoints.shape[:2], dtype=np.float32),
-                poses=world_to_camera(world, camera).astype(np.float32),
-                camera_parameters=camera.to_plain(),
-                images=_images(config, recording, camera.id),
-            )
-        )
-    return sequences
-
-
-def _images(config: Config, recording: Recording, camera: str) -> dict[str, Any]:
-    """Where the frames of one view are, {} without the option."""
-    if not config.images:
-        return {}
-    names = {"subject": recording.subject, "recording": recording.name, "camera": camera}
-    return fill_template(config.images, first=1, **names).to_plain()
+        keypoints.append(normalise_screen(pixels[: len(world)], camera.width, camera.height))
+    return h36m_recordings.camera_sequences(recording, world, keypoints, config.images)
 
 
 def _file(raw: Path | None, name: str) -> Path:
@@ -198,7 +149,7 @@ def _loaded(file: Path, changed: int) -> dict[str, Any]:
         nested = isinstance(value, dict) and (name == "metadata" or all(isinstance(v, dict) for v in value.values()))
         if not nested:
             raise ValueError(
-                f"{file}: {name} is {_kind(value)}, expected a dictionary of subjects that hold one of recordings. "
+                f"{file}: {name} is {kind(value)}, expected a dictionary of subjects that hold one of recordings. "
                 f"{_WHERE}"
             )
     if not is_poses:
@@ -220,19 +171,4 @@ def _check_layout(file: Path, metadata: dict[str, Any]) -> None:
 
 
 def _array(file: Path, where: str, value: Any, shape: tuple[int, int]) -> np.ndarray:
-    if not isinstance(value, np.ndarray) or value.shape[1:] != shape or not len(value) or value.dtype.kind != "f":
-        raise ValueError(
-            f"{file}: {where} is {_kind(value)}, expected floats of shape (frames, {shape[0]}, {shape[1]}). {_WHERE}"
-        )
-    bad = np.argwhere(~np.isfinite(value))
-    if len(bad):
-        frame, joint = bad[0][:2]
-        raise ValueError(
-            f"{file}: {where} holds {len(bad)} NaN or infinite values, the first at frame {frame}, joint {joint}; "
-            "every value must be finite. Make the file again."
-        )
-    return value
-
-
-def _kind(value: Any) -> str:
-    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+    return checked_floats(file, where, value, shape, _WHERE)
