@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from posegrid.datasets.anatomy import check_sequence
 from posegrid.datasets.executors import Execute, in_processes
 from posegrid.datasets.options import from_values, unknown
 from posegrid.datasets.parts import Piece, encoded, piece_of, read_part, write_part
 from posegrid.datasets.protocols import changed, read_protocol
 from posegrid.datasets.schema import SCHEMA_VERSION, Recording
+from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import Store
 from posegrid.datasets.store_writer import locked, remove_leftovers, write_pieces
 
@@ -127,7 +129,7 @@ def prepare(
             aside=work / "store",
             source=source,
             source_config=asdict(config),
-            skeleton=module.skeleton(config) if hasattr(module, "skeleton") else module.SKELETON,
+            skeleton=_skeleton(module, config),
             protocol=split,
         )
         remove_leftovers(target)
@@ -190,6 +192,10 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _skeleton(module: ModuleType, config: Any) -> Skeleton:
+    return module.skeleton(config) if hasattr(module, "skeleton") else module.SKELETON
+
+
 def _key(recording: Recording) -> str:
     return f"{recording.subject}/{recording.name}"
 
@@ -236,7 +242,10 @@ def _part(source: str, config: Any, job: tuple[Path | None, Recording]) -> _Made
     file, recording = job
     times = [time.monotonic()]
     _refuse_unless_reached([] if file else recording.files)
-    sequences = source_module(source).read_recording(config, recording)
+    module = source_module(source)
+    sequences = module.read_recording(config, recording)
+    for sequence in sequences:
+        check_sequence(sequence, _skeleton(module, config))
     times.append(time.monotonic())
     pieces = [piece_of(sequence) for sequence in sequences]
     times.append(time.monotonic())

@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
+from posegrid.datasets.anatomy import check_sequence
 from posegrid.datasets.parts import Piece, piece_of
 from posegrid.datasets.schema import SCHEMA_VERSION, SEQUENCE_SCHEMA, CameraSequence, Protocol, frame_schema
 from posegrid.datasets.skeletons import Skeleton
@@ -45,18 +46,24 @@ def write_store(
 ) -> Store:
     """Write a store and open it: `write_pieces` for sequences, with the target locked.
 
-    Sequences are consumed one at a time: memory stays bounded by the longest of them.
+    Sequences are consumed one at a time: memory stays bounded by the longest of them. Raises ValueError as
+    `write_pieces` and `anatomy.check_sequence` do.
     """
     with locked(target):
         return write_pieces(
             target,
-            map(piece_of, sequences),
+            (_checked(sequence, skeleton) for sequence in sequences),
             aside=target.with_name(f".{target.name}.partial-{os.getpid()}"),
             source=source,
             source_config=source_config,
             skeleton=skeleton,
             protocol=protocol,
         )
+
+
+def _checked(sequence: CameraSequence, skeleton: Skeleton) -> Piece:
+    check_sequence(sequence, skeleton)
+    return piece_of(sequence)
 
 
 def write_pieces(

@@ -1,8 +1,12 @@
 """`posegrid check`: find mistakes before they cost an hour."""
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from posegrid.datasets.addresses import shown
+from posegrid.datasets.findings import FAILED, table
+from posegrid.datasets.integrity import check_store, splits_table
 from posegrid.datasets.keypoint_check import look_at
 from posegrid.datasets.store import open_store
 from posegrid.experiments import catalogue
@@ -32,7 +36,7 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
     elif what == "keypoints":
         _check_keypoints(Path(name), say)
     else:
-        _check_data(Path(name), say)
+        _check_data(name, say)
 
 
 def _recipe(name: str) -> Settings:
@@ -52,18 +56,27 @@ def _check_keypoints(path: Path, say: Callable[[str], None]) -> None:
         raise ValueError(f"{errors} errors in {path} (listed above). Correct the rows or files and check again.")
 
 
-def _check_data(path: Path, say: Callable[[str], None]) -> None:
+def _check_data(path: str, say: Callable[[str], None]) -> None:
     store = open_store(path)
-    say(f"store {path}: source {store.source}, skeleton {store.skeleton.name}, hash {store.content_hash} matches")
-    say(f"{'split':<10}{'subjects':>10}{'sequences':>11}{'frames':>12}")
-    for split in ("train", "held_out", "test", "unused"):
-        rows = [sequence for sequence in store.sequences if sequence.split == split]
-        if rows:
-            subjects = len({row.subject for row in rows})
-            say(f"{split:<10}{subjects:>10}{len(rows):>11}{sum(row.frames for row in rows):>12,}")
+    say(
+        f"store {shown(path)}: source {store.source}, skeleton {store.skeleton.name}, hash {store.content_hash} matches"
+    )
+    for line in splits_table(store):
+        say(line)
     note = store.description["protocol"]["note"]
     if note:
         say(f"note: {note}")
+    findings = check_store(store)
+    for line in ("", *table(findings), ""):
+        say(line)
+    results = Counter(row.status for row in findings)
+    say(", ".join(f"{number} {status}" for status, number in results.items()))
+    failed = [f"{row.check} ({row.measured}; {row.place})" for row in findings if row.status == FAILED]
+    if failed:
+        raise ValueError(
+            f"store {shown(path)}: {len(failed)} checks failed: {', '.join(failed)}. The table says what is allowed. "
+            "Correct the raw files or the options of the source and prepare the data set again."
+        )
 
 
 def check_setup(where: Where, say: Callable[[str], None]) -> None:
