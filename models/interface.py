@@ -44,6 +44,8 @@ class Batch:
     """Number of workers that share the global batch."""
     total: int | None = None
     """Windows in the global batch; None means len(keypoints) * world. Needed where the last batch divides unevenly."""
+    rows: Tensor | None = None
+    """(B,) rows of the global batch that this worker holds, where they are not those of rank and world."""
 
     def draw(self, sample: Callable[[int], Tensor]) -> Tensor:
         """Random numbers for the windows of this worker that do not depend on the number of workers.
@@ -52,7 +54,7 @@ class Batch:
         are kept. The draws are small beside the network's work, and any number of workers sees the same noise.
         """
         total = len(self.keypoints) * self.world if self.total is None else self.total
-        return sample(total)[self.rank :: self.world]
+        return sample(total)[self.rank :: self.world] if self.rows is None else sample(total)[self.rows]
 
 
 class Lifter(nn.Module, ABC):
@@ -63,6 +65,9 @@ class Lifter(nn.Module, ABC):
 
     feature_width: int | None = None
     """Width D of `features`, None if the model cannot serve as a conditioner."""
+    output_frame: int | None = None
+    """None: `lift` returns all frames of a window. Else the index of the one frame that it returns, (B, H, 1, J, 3),
+    and that `loss` compares."""
 
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
@@ -70,7 +75,16 @@ class Lifter(nn.Module, ABC):
 
     @abstractmethod
     def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
-        """Poses (B, H, L, J, 3) in metres, root-relative. Regressors return H = 1 whatever is asked."""
+        """Poses (B, H, L, J, 3) in metres, root-relative. Regressors return H = 1 whatever is asked.
+
+        (B, H, 1, J, 3) if the model predicts only `output_frame`.
+        """
+
+    def at_output(self, poses_BLJC: Tensor) -> Tensor:
+        """Of target poses (B, L, J, 3) the frames that `lift` predicts: all, or (B, 1, J, 3) at `output_frame`."""
+        if self.output_frame is None:
+            return poses_BLJC
+        return poses_BLJC[:, self.output_frame : self.output_frame + 1]
 
     def features(self, keypoints_BLJC: Tensor) -> Tensor:
         """Token features (B, L, J, D) for a model that is conditioned on this one. Raises ValueError if it has none."""
