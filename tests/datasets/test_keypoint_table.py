@@ -96,7 +96,7 @@ def test_people_videos_and_what_differs_for_one(tmp_path):
 
 def test_poses_are_kept_and_frames_without_them_cut_out(tmp_path):
     points, scores = made_up(6)
-    poses = np.random.default_rng(4).normal([0, 0, 5], size=(6, 17, 3)).round(4)
+    poses = np.random.default_rng(4).normal([0, 0, 5], 0.3, size=(6, 17, 3)).round(4)
     rows = [[*row, *pose] for row, pose in zip(rows_of(points, scores), poses.reshape(-1, 3).tolist(), strict=True)]
     header = [*HEADER, "X", "Y", "Z"]
     file = write(tmp_path, rows, header)
