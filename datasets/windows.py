@@ -19,7 +19,7 @@ import numpy as np
 from posegrid.datasets.occlusions.draws import WindowDraws, sequence_key
 from posegrid.datasets.store import Store
 
-TAILS = ("drop", "keep")
+TAILS = ("drop", "keep", "overlap")
 EDGES = ("drop", "replicate")
 _BLOCK = 2**18
 """Multiplications of a block in `_subtract_root`: beyond it BLAS starts threads, and the block leaves the cache."""
@@ -65,7 +65,7 @@ def training_windows(
     Order: item by item of every sequence; `shuffled` gives the order of the epoch.
     Raises ValueError if no window fits, or if a stored frame rate is no multiple of `frame_rate`.
     """
-    indices, strides, spans = _spans(store, splits, frames, stride, frame_rate)
+    indices, strides, spans = strides_and_spans(store, splits, frames, stride, frame_rate)
     counts = _training_counts(store.lengths[indices], spans, frames, edges)
     if not counts.sum():
         raise _too_short(store, splits, spans, 'data.edges = "replicate", which repeats the first and last frame')
@@ -89,7 +89,7 @@ def training_count(
     edges: str = "drop",
 ) -> int:
     """How many windows `training_windows` gives."""
-    indices, _, spans = _spans(store, splits, frames, stride, frame_rate)
+    indices, _, spans = strides_and_spans(store, splits, frames, stride, frame_rate)
     return int(_training_counts(store.lengths[indices], spans, frames, edges).sum())
 
 
@@ -110,7 +110,7 @@ def random_windows(
     A sequence of F frames has F - (L-1) * stride valid starts with edges "drop", and F (one centred on each frame) with
     "replicate". Raises ValueError if no window fits, or if a stored frame rate is no multiple of `frame_rate`.
     """
-    indices, strides, spans = _spans(store, splits, frames, stride, frame_rate)
+    indices, strides, spans = strides_and_spans(store, splits, frames, stride, frame_rate)
     lengths = store.lengths[indices]
     ends = np.cumsum(lengths if _known(edges) == "replicate" else np.maximum(lengths - spans + 1, 0))
     if not ends[-1]:
@@ -128,7 +128,8 @@ def consecutive_windows(
 
     tail "drop" (DiffHPE): starts 0, L, 2L, ...; the last F mod L frames are never seen. tail "keep": one more window
     covers the last L frames, of which only the new ones count; shorter sequences are padded by repeating the last
-    frame, and the padding does not count.
+    frame, and the padding does not count. tail "overlap" (MixSTE, D3DP): the windows of "keep"
+    with all their frames, so that overlapping and padded ones count.
 
     With a stride s a sequence is s interleaved ones (frames p, p+s, p+2s, ... for p = 0, ..., s-1), each cut by these
     rules: "keep" still counts every stored frame once, "drop" leaves out fewer than L frames of each.
@@ -137,14 +138,14 @@ def consecutive_windows(
     """
     if tail not in TAILS:
         raise ValueError(f"data.tail = {tail!r} is unknown. Allowed: {', '.join(TAILS)}.")
-    indices, strides, spans = _spans(store, (split,), frames, stride, frame_rate)
+    indices, strides, spans = strides_and_spans(store, (split,), frames, stride, frame_rate)
     lengths = store.lengths[indices]
     # one row for each interleaved sequence that has a frame
     shares = np.minimum(strides, lengths)
     sequence, step, phase = np.repeat(indices, shares), np.repeat(strides, shares), _counted(shares)
     length = (np.repeat(lengths, shares) - phase + step - 1) // step
     rest = length % frames
-    counts = length // frames + ((rest > 0) if tail == "keep" else 0)
+    counts = length // frames + ((rest > 0) if tail != "drop" else 0)
     sequence, step, phase, length, rest = (
         np.repeat(column, counts) for column in (sequence, step, phase, length, rest)
     )
@@ -160,7 +161,11 @@ def consecutive_windows(
     if not len(sequence):
         raise _too_short(store, (split,), spans, 'data.tail = "keep", which pads short sequences')
     found = _windows(store, sequence, phase + first * step, step, frames)
-    return Windows(sequence=sequence, start=found.start, weight=found.weight & weight, stride=found.stride)
+    if tail == "overlap":
+        weight = gather_column(store, found, store.valid)
+    else:
+        weight &= found.weight
+    return Windows(sequence=sequence, start=found.start, weight=weight, stride=found.stride)
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -227,10 +232,15 @@ def _flat(array: np.ndarray) -> np.ndarray:
 
 def _rows(store: Store, windows: Windows) -> np.ndarray:
     """(N, L) rows of the frame table."""
-    frame, length = _frames(store, windows.sequence, windows.start, windows.stride, windows.weight.shape[1])
+    frame, length = frames_of(store, windows)
     np.clip(frame, 0, length - 1, out=frame)
     frame += store.offsets[windows.sequence][:, None]
     return frame
+
+
+def frames_of(store: Store, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
+    """(N, L) frames within the sequences, also beyond their ends, and (N, 1) lengths."""
+    return _frames(store, windows.sequence, windows.start, windows.stride, windows.weight.shape[1])
 
 
 def _frames(
@@ -250,10 +260,13 @@ def _windows(store: Store, sequence: np.ndarray, start: np.ndarray, stride: np.n
     return found
 
 
-def _spans(
+def strides_and_spans(
     store: Store, splits: tuple[str, ...], frames: int, stride: int, frame_rate: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of the sequences of some splits: index, stride, stored frames that a window spans; each (S',) int64."""
+    """Of the sequences of some splits: index, stride, stored frames that a window spans; each (S',) int64.
+
+    Raises ValueError if a split is empty, or if a stored frame rate is no multiple of `frame_rate`.
+    """
     if stride < 1 or frames < 1:
         raise ValueError(f"data.stride = {stride} and data.frames = {frames} must be at least 1.")
     indices = np.array(store.of_split(*splits), dtype=np.int64)

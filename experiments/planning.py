@@ -1,5 +1,6 @@
 """Resolve a grid on a data set and refuse what cannot work, before anything starts."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 from posegrid.datasets.store import Store, open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.catalogue import Grid
-from posegrid.orchestration.batches import check_stage
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.batches import check_stage, pose_shape
 from posegrid.orchestration.grid import Stage, build_stages
+from posegrid.orchestration.lifting import one_frame_only
 from posegrid.orchestration.settings import Settings
 
 
@@ -57,7 +60,18 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
                 stages[key] = stage
     for stage in stages.values():
         check_stage(store, stage.settings, list(stage.patterns))
+    _check_scores(store, [stage.settings for stage in stages.values()])
     return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
+
+
+def _check_scores(store: Store, every: list[Settings]) -> None:
+    """Refuse to score whole windows of models that lift one frame, before they are trained."""
+    networks = {(json.dumps(one.model), one.data, one.evaluation.score): one for one in every if one.upstream is None}
+    for settings in networks.values():
+        if settings.evaluation.score == "window":
+            model = checkpoint.build(settings, pose_shape(store, settings.data))
+            if model.output_frame is not None:
+                raise one_frame_only(settings, model)
 
 
 def _check_grid_decides(settings: Settings) -> None:

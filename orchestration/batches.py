@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posegrid.datasets.centred_windows import grid_windows
 from posegrid.datasets.metrics.coherence import measured_bones
 from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws
@@ -44,31 +45,23 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
 
 def steps_per_epoch(store: Store, settings: Settings) -> int:
     """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
-    data = settings.data
-    count = training_count(
-        store,
-        training_splits(settings),
-        data.frames,
-        stride=data.stride,
-        frame_rate=data.frame_rate,
-        edges=data.edges,
-    )
-    return max(count // settings.training.batch, 1)
+    data, training = settings.data, settings.training
+    cut = {"stride": data.stride, "frame_rate": data.frame_rate}
+    if training.grid:
+        count = len(grid_windows(store, training_splits(settings), data.frames, training.grid, **cut))
+    else:
+        count = training_count(store, training_splits(settings), data.frames, edges=data.edges, **cut)
+    return max(count * (1 + training.flip) // training.batch, 1)
 
 
 def epoch_windows(store: Store, settings: Settings, epoch: int) -> Windows:
     """The training windows of an epoch, before they are shuffled: a function of (seed, epoch) alone."""
-    data = settings.data
-    return training_windows(
-        store,
-        training_splits(settings),
-        data.frames,
-        stride=data.stride,
-        frame_rate=data.frame_rate,
-        edges=data.edges,
-        seed=settings.training.seed,
-        epoch=epoch,
-    )
+    data, training = settings.data, settings.training
+    cut = {"stride": data.stride, "frame_rate": data.frame_rate}
+    splits = training_splits(settings)
+    if training.grid:
+        return grid_windows(store, splits, data.frames, training.grid, **cut)
+    return training_windows(store, splits, data.frames, edges=data.edges, seed=training.seed, epoch=epoch, **cut)
 
 
 def scoring_windows(store: Store, settings: Settings, split: str) -> Windows:
@@ -94,9 +87,27 @@ class Masks:
         return occlusions.masks(self._pattern, self._config, draws, frames, self._skeleton)
 
 
-def make_batch(store: Store, windows: Windows, visible: np.ndarray, workers: Workers, total: int) -> Batch:
-    """Gather windows; hidden keypoints become (0, 0), the image centre, as in DiffHPE's released code."""
+def make_batch(
+    store: Store,
+    windows: Windows,
+    visible: np.ndarray,
+    workers: Workers,
+    total: int,
+    *,
+    mirrored: np.ndarray | None = None,
+    rows: np.ndarray | None = None,
+) -> Batch:
+    """Gather windows; hidden keypoints become (0, 0), the image centre, as in DiffHPE's released code.
+
+    mirrored: (N,) bool, windows that become their mirror image (before keypoints are hidden). rows: (N,) rows of the
+    global batch, where they are not every world-th one.
+    """
     keypoints, poses = gather(store, windows)
+    if mirrored is not None and mirrored.any():
+        order = list(store.skeleton.mirror)
+        for array in (keypoints, poses):
+            array[mirrored] = array[mirrored][:, :, order]
+            array[mirrored, :, :, 0] *= -1
     keypoints *= visible[..., None]
     return Batch(
         keypoints=torch.from_numpy(keypoints).to(workers.device, non_blocking=True),
@@ -105,6 +116,7 @@ def make_batch(store: Store, windows: Windows, visible: np.ndarray, workers: Wor
         rank=workers.rank,
         world=workers.world,
         total=total,
+        rows=None if rows is None else torch.from_numpy(rows).to(workers.device),
     )
 
 
@@ -116,12 +128,17 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
     """
     seed = settings.training.seed
     windows = epoch_windows(store, settings, epoch)
-    order = shuffled(len(windows), seed=seed, epoch=epoch)
+    count = len(windows)
+    order = shuffled(count * (1 + settings.training.flip), seed=seed, epoch=epoch)
     size = min(settings.training.batch, len(order))
     mask_seed = epoch_seed(seed + 1, epoch)
     for first in range(0, len(order) - size + 1, size):
-        mine = windows[order[first : first + size][workers.share(size)]]
-        yield make_batch(store, mine, masks.visible(mine, mask_seed), workers, size)
+        items = order[first : first + size][workers.share(size)]
+        mine, mirrored = windows[items % count], items >= count
+        visible = masks.visible(mine, mask_seed)
+        if mirrored.any():  # a mirror image has an occlusion of its own
+            visible[mirrored] = masks.visible(mine[mirrored], mask_seed + 1)
+        yield make_batch(store, mine, visible, workers, size, mirrored=mirrored)
 
 
 def scoring_batches(

@@ -10,9 +10,10 @@ from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.metrics.position import mpjpe
 from posegrid.datasets.metrics.summary import MetricSums
 from posegrid.datasets.store import Store
-from posegrid.datasets.windows import epoch_seed, gather
+from posegrid.datasets.windows import gather
 from posegrid.models.interface import Lifter
-from posegrid.orchestration.batches import Masks, scoring_batches, scoring_windows, training_splits
+from posegrid.orchestration.batches import Masks, scoring_windows, training_splits
+from posegrid.orchestration.lifting import lifted_windows
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -37,7 +38,7 @@ def evaluate(
     *,
     split: str = "test",
 ) -> Scores:
-    """Score a model on all windows of a split under one resolved pattern.
+    """Score a model on all windows of a split under one resolved pattern, lifted as `evaluation.score` says.
 
     The hypotheses of a window are averaged joint by joint (DiffHPE, section 4.1). Masks and sampling noise are the same
     for any number of workers.
@@ -48,22 +49,14 @@ def evaluate(
     coherence = CoherenceConfig(shoulder_parent=chosen.shoulder_parent, ddof=chosen.ddof)
     sums = MetricSums(store.actions, coherence, store.skeleton)
     action_of = np.array([store.actions.index(sequence.action) for sequence in store.sequences])
-    generator = torch.Generator(device=workers.device)
     examples: dict[str, np.ndarray] = {}
-    batches = scoring_batches(
-        store, settings, masks, split, workers, mask_seed=chosen.seed, batch=chosen.batch, every=chosen.every
-    )
-    for step, (windows, batch) in enumerate(batches):
-        generator.manual_seed(epoch_seed(chosen.seed, step))
-        assert batch.poses is not None
-        lifted = model.lift(batch, generator, chosen.hypotheses).mean(1)
+    for lifted in lifted_windows(model, store, settings, masks, split, workers):
         if chosen.zero_root:
-            lifted[:, :, store.skeleton.root] = 0
-        predicted, target = lifted.double().cpu().numpy(), batch.poses.double().cpu().numpy()
-        visible = batch.visible.cpu().numpy()
-        sums.add(action_of[windows.sequence], predicted, target, visible, windows.weight)
+            lifted.predicted[:, :, store.skeleton.root] = 0
+        actions = action_of[lifted.windows.sequence]
+        sums.add(actions, lifted.predicted, lifted.target, lifted.visible, lifted.windows.weight)
         if workers.first and not examples:
-            examples = _examples(batch.keypoints.cpu().numpy(), visible, predicted, target)
+            examples = _examples(lifted.keypoints, lifted.visible, lifted.predicted, lifted.target)
     total = MetricSums.from_array(store.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
     return Scores(sums=total, examples=examples)
 

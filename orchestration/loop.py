@@ -158,7 +158,8 @@ def _validate(
         if training.select_by == "mpjpe":
             assert batch.poses is not None
             lifted = model.lift(batch, generator).mean(1)
-            errors = mpjpe(lifted.double().cpu().numpy(), batch.poses.double().cpu().numpy())
+            target = batch.poses if model.output_frame is None else batch.poses[:, model.output_frame, None]
+            errors = mpjpe(lifted.double().cpu().numpy(), target.double().cpu().numpy())
             sums[2:] += errors.sum(), errors.size
     model.load_state_dict(current)
     loss, windows, error, joints = workers.sum(sums)
@@ -179,7 +180,7 @@ def _check_sharing(training: TrainingSettings, workers: Workers) -> None:
 
 def _optimizer(training: TrainingSettings, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, amsgrad=training.amsgrad, fused=True)
 
 
 def _weights_of(model: nn.Module, weights: list[nn.Parameter], average: list[Tensor] | None) -> dict[str, Tensor]:

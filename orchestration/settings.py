@@ -15,6 +15,7 @@ from typing import Any
 from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.occlusions.registry import occlusion_config
 from posegrid.datasets.options import from_values, unknown
+from posegrid.datasets.windows import EDGES, TAILS
 from posegrid.models.registry import config_class, needs_conditioner
 
 
@@ -25,7 +26,8 @@ class DataSettings:
     frames: int = 27
     """Window length in frames."""
     tail: str = "drop"
-    """What happens to the frames after the last whole test window: "drop" (as DiffHPE) or "keep"."""
+    """What happens to the frames after the last whole test window: "drop" (as DiffHPE), "keep" (one more window, of
+    which the new frames count) or "overlap" (one more window, all of which counts, as MixSTE)."""
     stride: int = 1
     """Frames from one frame of a window to the next: above 1 a window covers more time. Tests still score every frame,
     in interleaved windows."""
@@ -37,10 +39,10 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         _positive("frames", self.frames)
-        _one_of("tail", self.tail, ("drop", "keep"))
+        _one_of("tail", self.tail, TAILS)
         _positive("stride", self.stride)
         _within("frame_rate", self.frame_rate, 0)
-        _one_of("edges", self.edges, ("drop", "replicate"))
+        _one_of("edges", self.edges, EDGES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,13 @@ class TrainingSettings:
     """Learning rate at the start."""
     optimizer: str = "adam"
     """"adam" (weight decay enters the gradient) or "adamw" (decoupled)."""
+    amsgrad: bool = False
+    """Divide by the largest second moment so far (VideoPose3D, STCFormer)."""
+    grid: int = 0
+    """0: floor(F/L) windows of a sequence at random starts, fresh in every epoch (DiffHPE). n: a window centred on
+    every n-th frame, always the same (VideoPose3D and PoseFormer: 1; MixSTE: the window length)."""
+    flip: bool = False
+    """Train on the mirror image of every window too, as a second copy within the epoch."""
     weight_decay: float = 0.0
     """Weight decay."""
     schedule: str = "constant"
@@ -93,6 +102,7 @@ class TrainingSettings:
         _within("ema", self.ema, 0, 0.999999)
         _within("factor", self.factor, 0, 1)
         _within("decay", self.decay, 0, 1, above=True)
+        _within("grid", self.grid, 0)
         for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):
             _within(name, getattr(self, name), 0)
         _one_of("optimizer", self.optimizer, ("adam", "adamw"))
@@ -116,6 +126,13 @@ class EvaluationSettings:
     """Windows in an evaluation step, over all workers."""
     every: int = 1
     """Score every n-th test window; above 1 only for demonstrations (the run is tagged)."""
+    score: str = "window"
+    """"window": all frames of non-overlapping windows (MixSTE, DiffHPE, D3DP). "centre": every frame from the window
+    that is centred on it, L times the work (VideoPose3D, PoseFormer, STCFormer, Uplift and Upsample)."""
+    lift_every: int = 1
+    """With score = "centre": lift every n-th frame of a sequence and interpolate between them linearly in time."""
+    flip: bool = False
+    """Average with the un-mirrored result of the mirrored input (DiffHPE does not, most others do)."""
     seed: int = 0
     """Seed of the test masks and of sampling; masks depend on (seed, sequence, window start) alone."""
     zero_root: bool = False
@@ -126,8 +143,14 @@ class EvaluationSettings:
     """Segment deviation divides by L - ddof: 1 as in the released code, 0 as in the paper's equation 14."""
 
     def __post_init__(self) -> None:
-        for name in ("hypotheses", "batch", "every"):
+        for name in ("hypotheses", "batch", "every", "lift_every"):
             _positive(name, getattr(self, name))
+        _one_of("score", self.score, ("window", "centre"))
+        if self.lift_every > 1 and self.score != "centre":
+            raise ValueError(
+                f'lift_every = {self.lift_every} needs score = "centre", but score = "{self.score}" lifts whole '
+                'windows. Set score = "centre", or lift_every = 1.'
+            )
         CoherenceConfig(shoulder_parent=self.shoulder_parent, ddof=self.ddof)  # refuses what it does not know
 
 
