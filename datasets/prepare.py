@@ -25,8 +25,7 @@ from posegrid.datasets.executors import Execute, in_processes
 from posegrid.datasets.options import from_values, unknown
 from posegrid.datasets.parts import Piece, encoded, piece_of, read_part, write_part
 from posegrid.datasets.protocols import changed, read_protocol
-from posegrid.datasets.schema import SCHEMA_VERSION, Recording
-from posegrid.datasets.skeletons import Skeleton
+from posegrid.datasets.schema import SCHEMA_VERSION, Origin, Recording
 from posegrid.datasets.store import Store
 from posegrid.datasets.store_writer import locked, remove_leftovers, write_pieces
 
@@ -97,7 +96,8 @@ def prepare(
     raw = raw.absolute() if raw else None
     with ExitStack() as stack:
         stack.enter_context(locked(target))
-        run = elsewhere or stack.enter_context(in_processes(processes))
+        workers = stack.enter_context(ExitStack())
+        run = elsewhere or workers.enter_context(in_processes(processes))
         # listing is a task too: some sources keep what they read for it, and this process has no use for that
         [(_, (recordings, stamps, seconds))] = run(partial(_listed, source, config, elsewhere is not None), [raw])
         split = module.protocol(config, recordings)
@@ -120,6 +120,7 @@ def prepare(
         except ValueError as error:
             hint = f" ({state.done} of {state.total} recordings are read and kept for the next attempt.)"
             raise ValueError(f"{error}{hint if state.done else ''}") from None
+        workers.close()  # and with them what they keep in memory
         began = time.monotonic()
         state.stage = "writing"
         progress(state)
@@ -127,9 +128,7 @@ def prepare(
             target,
             _pieces(wanted, files),
             aside=work / "store",
-            source=source,
-            source_config=asdict(config),
-            skeleton=_skeleton(module, config),
+            **vars(_origin(module, source, config, recordings)),
             protocol=split,
         )
         remove_leftovers(target)
@@ -192,8 +191,12 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _skeleton(module: ModuleType, config: Any) -> Skeleton:
-    return module.skeleton(config) if hasattr(module, "skeleton") else module.SKELETON
+def _origin(module: ModuleType, source: str, config: Any, recordings: list[Recording]) -> Origin:
+    """What the store tells about where it comes from: the source's own word, else its name, settings and skeleton."""
+    if hasattr(module, "origin"):
+        return module.origin(config, recordings)
+    skeleton = module.skeleton(config) if hasattr(module, "skeleton") else module.SKELETON
+    return Origin(source=source, source_config=asdict(config), skeleton=skeleton)
 
 
 def _key(recording: Recording) -> str:
@@ -245,7 +248,7 @@ def _part(source: str, config: Any, job: tuple[Path | None, Recording]) -> _Made
     module = source_module(source)
     sequences = module.read_recording(config, recording)
     for sequence in sequences:
-        check_sequence(sequence, _skeleton(module, config))
+        check_sequence(sequence, _origin(module, source, config, [recording]).skeleton)
     times.append(time.monotonic())
     pieces = [piece_of(sequence) for sequence in sequences]
     times.append(time.monotonic())

@@ -121,6 +121,19 @@ class Protocol:
         return "train" if names.isdisjoint(self.held_out) else "held_out"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a store tells about where it comes from. A source that passes on another store has a function
+    `origin(config, recordings)` that gives it; for others it is their name, settings and skeleton."""
+
+    source: str
+    """Name of the source."""
+    source_config: dict[str, Any]
+    """Its settings, as plain data."""
+    skeleton: Skeleton
+    """Joints of the sequences."""
+
+
 def uncut(recording: str) -> str:
     """The recording that a part ("walk 1 part 2", see `CameraSequence.valid`) was cut from; others as they are."""
     return re.sub(r" part \d+$", "", recording)

@@ -61,6 +61,9 @@ Set = Annotated[
 
 
 app.command()(data_commands.prepare)
+app.command()(data_commands.fetch)
+app.command()(data_commands.export)
+app.command()(data_commands.publish)
 
 
 @app.command()

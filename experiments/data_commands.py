@@ -80,3 +80,63 @@ def prepare(
         splits[sequence.split] += sequence.frames
     counts = ", ".join(f"{split} {frames:,}" for split, frames in splits.items() if frames)
     say(f"{out}: {len(store.sequences)} sequences, frames: {counts}; hash {store.content_hash[:16]}")
+
+
+def export(
+    store: Annotated[str, typer.Argument(help="Folder or address of a store.")],
+    folder: Annotated[Path, typer.Argument(help="New folder for frames.parquet, sequences.parquet and store.json.")],
+) -> None:
+    """Write a store as Parquet for other tools; `posegrid prepare parquet --raw FOLDER` reads it back."""
+    from posegrid.datasets.parquet import export as run
+    from posegrid.datasets.store import open_store
+
+    opened = open_store(store)
+    run(opened, folder)
+    say(f"{folder}: {len(opened.sequences)} sequences, {int(opened.lengths.sum()):,} frames")
+
+
+def publish(
+    store: Annotated[Path, typer.Argument(help="Folder of a store.")],
+    address: Annotated[str, typer.Argument(help="Where it goes, such as s3://bucket/name or file:///shared/name.")],
+) -> None:
+    """Upload a store, so that every node of a cluster can fetch it with --data ADDRESS."""
+    from posegrid.datasets.addresses import shown
+    from posegrid.datasets.store_cache import publish as run
+
+    say(f"{shown(address)}: hash {run(store, address)[:16]}")
+
+
+def fetch(
+    source: Annotated[str, typer.Argument(help="What to download: cmu.")],
+    subjects: Annotated[str, typer.Option("--subjects", help='Numbers of subjects, such as "01,02".')],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the raw files.")],
+    takes: Annotated[
+        str | None, typer.Option("--takes", help='Takes of each subject, such as "1,2"; default: all there are.')
+    ] = None,
+    mirror: Annotated[str | None, typer.Option("--mirror", help="Address of a copy of mocap.cs.cmu.edu.")] = None,
+    pause: Annotated[float, typer.Option("--pause", help="Seconds between requests.")] = 1.0,
+    max_gib: Annotated[float, typer.Option("--max-gib", help="Most GiB that one command may receive.")] = 8.0,
+) -> None:
+    """Download motion files of the CMU database politely. Repeat it to continue or to verify what is there."""
+    from posegrid.datasets import fetch_cmu
+    from posegrid.datasets.fetching import Downloader, Manners
+    from posegrid.datasets.options import unknown
+
+    if source != "cmu":
+        raise unknown("data source", source, "posegrid fetch", ["cmu"])
+    if mirror is None and pause < 0.5:
+        raise ValueError(
+            f"--pause {pause}: expected at least 0.5 s for the database's own server. Raise it, or name a --mirror."
+        )
+    manners = Manners(pause_s=pause, largest_total=int(max_gib * 2**30))
+    wanted = fetch_cmu.numbers_of(subjects, "--subjects")
+    some = fetch_cmu.numbers_of(takes, "--takes") if takes else None
+    with Downloader(manners, say=say) as downloader:
+        done = fetch_cmu.fetch(downloader, out, wanted, some, mirror=mirror, say=say)
+    say(
+        f"{out}: {done.fetched} files fetched, {done.there} were there and are unchanged; {done.received:,} bytes "
+        f"received, at most {max_gib:g} GiB. Checksums are in {out / fetch_cmu.SUMS}."
+    )
+    say(fetch_cmu.TERMS)
+    if len(wanted) > 1:
+        say(f"Next: posegrid prepare cmu --raw {out} --out data/cmu --option 'test_subjects=[\"{wanted[-1]:02d}\"]'")
