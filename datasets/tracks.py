@@ -9,6 +9,10 @@ from posegrid.datasets.skeletons import Skeleton
 
 PATIENCE = 30
 """Frames after which an unlabelled person who was not seen counts as gone."""
+_BEST = 10
+"""Scores of a few detectors exceed 1 a little; percentages and the like are refused."""
+_FAR = 1e6
+"""Coordinates that are farther out are no pixels of an image."""
 _SPARSE = 50
 """A track may span this many times the frames in which its person is seen."""
 
@@ -30,7 +34,7 @@ class Detections:
     points: np.ndarray
     """(N, J, 2) float64 pixels; anything where the confidence is 0."""
     confidence: np.ndarray
-    """(N, J) float64; 0: not seen. Above 1 (some detectors' scores) it is cut to 1."""
+    """(N, J) float64; 0: not seen. Above 1 (AlphaPose's scores reach 6) it is cut to 1."""
     poses: np.ndarray | None = None
     """(N, J, 3) float64 metres, camera frame; NaN where unknown."""
     camera: str = "own"
@@ -45,18 +49,18 @@ class Detections:
     """First and last frame that was looked at, also without anybody in it; None: first and last detection."""
 
     def __post_init__(self) -> None:
-        finite = np.isfinite(self.points).all(axis=-1)
+        finite = (np.abs(self.points) < _FAR).all(axis=-1)
         # no confidence, no point: what stands at such a joint is never used
         absent = np.isnan(self.confidence) & ~finite
-        bad = (np.isnan(self.confidence) & finite) | (self.confidence < 0) | np.isinf(self.confidence)
+        bad = (np.isnan(self.confidence) & finite) | (self.confidence < 0) | (self.confidence > _BEST)
         bad |= ~finite & (self.confidence > 0)
         if bad.any():
             row, joint = np.argwhere(bad)[0]
             raise ValueError(
                 f"{self.file}: video {self.video}, frame {self.frames[row]}, joint {self.skeleton.joints[joint]}: "
                 f"x, y = {self.points[row, joint].tolist()} with confidence {self.confidence[row, joint]} "
-                f"({int(bad.sum())} such joints). Coordinates must be finite and confidences positive, or 0 for a "
-                "joint that is not seen. Correct the file."
+                f"({int(bad.sum())} such joints). Coordinates must be finite, below {_FAR:g} pixels, and "
+                f"confidences from 0 to {_BEST}, 0 for a joint that is not seen. Correct the file."
             )
         object.__setattr__(self, "confidence", np.where(absent, 0.0, np.minimum(self.confidence, 1.0)))
         seen = self.points[self.confidence > 0]
@@ -169,8 +173,9 @@ def associated(found: Detections) -> np.ndarray:
             apart[one], apart[:, other] = np.inf, np.inf
         new = person < 0
         person[new] = len(last) + np.arange(new.sum())
-        room = ((0, int(new.sum())), (0, 0))
-        known_low, known_high, last = np.pad(known_low, room), np.pad(known_high, room), np.pad(last, room[0])
+        if new.any():
+            room = ((0, int(new.sum())), (0, 0))
+            known_low, known_high, last = np.pad(known_low, room), np.pad(known_high, room), np.pad(last, room[0])
         known_low[person], known_high[person], last[person] = low[rows], high[rows], frame
         people[rows] = (person + 1).astype(str)
     return people

@@ -156,7 +156,7 @@ def _columns(file: Path) -> dict[str, pa.Array]:
     types = {**_REQUIRED, **_OPTIONAL}
     try:
         if file.suffix.lower() == ".parquet":
-            table = pa.parquet.read_table(file)
+            table = pa.parquet.read_table(file, page_checksum_verification=True)
         else:
             options = pa.csv.ConvertOptions(column_types=types, strings_can_be_null=True)
             table = pa.csv.read_csv(file, convert_options=options)

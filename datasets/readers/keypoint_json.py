@@ -25,6 +25,8 @@ from posegrid.datasets.skeletons import Skeleton, skeleton_named
 from posegrid.datasets.tracks import Detections
 
 FORMATS = ("coco", "alphapose", "mmpose")
+_NUMBERS = {int, float, type(None)}
+"""Types of the entries of a list of numbers; not bool, not text."""
 
 
 def load_json(file: Path) -> Any:
@@ -104,20 +106,20 @@ def skeleton_of_file(file: Path, joints: str, count: int, names: Sequence[str] |
 
 def numbers(file: Path, rows: Sequence[Any], what: str, columns: int | None = None) -> np.ndarray:
     """(N, columns) float64 from N lists of equal length. Raises ValueError naming the first entry that differs."""
-    try:
-        array = np.array(rows, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        array = np.empty(0)
-    if array.ndim == 2 and (columns is None or array.shape[1] == columns):
-        return array
     wanted = columns if columns is not None else len(rows[0]) if isinstance(rows[0], list) else "several"
+    plain = all(isinstance(row, list) and len(row) == wanted and set(map(type, row)) <= _NUMBERS for row in rows)
+    try:
+        if plain:
+            return np.array(rows, dtype=np.float64)
+    except OverflowError:  # whole numbers in JSON have any size
+        pass
     unlike = (
         (place, row)
         for place, row in enumerate(rows)
         if not isinstance(row, list)
         or len(row) != wanted
-        # whole numbers in JSON have any size, floats have not
-        or not all(value is None or (isinstance(value, int | float) and not abs(value) > 1e300) for value in row)
+        or not set(map(type, row)) <= _NUMBERS
+        or any(isinstance(value, int) and abs(value) > 1e300 for value in row)
     )
     place, row = next(unlike, (0, rows[0]))
     raise ValueError(
@@ -165,8 +167,8 @@ def _annotations(file: Path, content: dict[str, Any], joints: str) -> list[Detec
     images = {image["id"]: image for image in content["images"]}
     videos: dict[str, list[dict[str, Any]]] = {}
     for entry in content["annotations"]:
-        # entries without a marked joint are boxes only
-        if "keypoints" not in entry or not any(entry["keypoints"][2::3]):
+        # entries without keypoints, or without a marked one, are boxes only
+        if entry.get("keypoints") is None or entry["keypoints"] == [0] * len(entry["keypoints"]):
             continue
         if entry["image_id"] not in images:
             raise ValueError(
@@ -249,20 +251,28 @@ def _mmpose(file: Path, content: Any, joints: str) -> list[Detections]:
     ]
 
 
+def track_label(value: Any) -> str | None:
+    """Text for a track number (or name), also where it stands in lists; None for anything else."""
+    while isinstance(value, list) and value:
+        value = value[0]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
 def _people(file: Path, entries: list[dict[str, Any]]) -> np.ndarray | None:
     """Track numbers (AlphaPose: idx, at times in a list; others: track_id), None if no entry has one."""
     labels = [entry.get("idx", entry.get("track_id")) for entry in entries]
     if all(label is None for label in labels):
         return None
     for place, label in enumerate(labels):
-        while isinstance(label, list) and label:
-            label = label[0]
-        if not isinstance(label, int | float | str) or label != label:
+        name = track_label(label)
+        if name is None:
             raise ValueError(
-                f"{file}: entry {place} has the track {labels[place]!r} while others have numbers. Every detection "
+                f"{file}: entry {place} has the track {str(label)[:80]} while others have numbers. Every detection "
                 "needs a track number, or none: complete the tracking or remove it from the file."
             )
-        labels[place] = str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+        labels[place] = name
     return np.array(labels)
 
 

@@ -6,11 +6,10 @@ with score 0. 25 joints are BODY_25, 18 the COCO model. `person_id` is [-1] unle
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.readers.keypoint_json import load_json, numbers, skeleton_of_file
+from posegrid.datasets.readers.keypoint_json import load_json, numbers, skeleton_of_file, track_label
 from posegrid.datasets.tracks import Detections
 
 _NAME = re.compile(r"(?P<video>.*?)_?(?P<frame>\d+)_keypoints\.json$")
@@ -44,7 +43,12 @@ def read_openpose(video: str, files: list[Path], joints: str = "auto") -> Detect
                 keypoints = person["pose_keypoints_2d"]
                 rows.append(keypoints)
                 frames.append(number)
-                people.append(_label(person.get("person_id")))
+                # without tracking it is [-1], in old versions absent
+                given = person.get("person_id")
+                label = track_label(-1 if given in (None, []) else given)
+                if label is None:
+                    raise TypeError(f"person_id is {str(given)[:80]}")
+                people.append(label)
                 numbers(file, [keypoints], "pose_keypoints_2d")
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
@@ -74,9 +78,3 @@ def read_openpose(video: str, files: list[Path], joints: str = "auto") -> Detect
         confidence=values[..., 2],
         span=(min(looked_at), max(looked_at)),
     )
-
-
-def _label(value: Any) -> str:
-    """ "-1" where people were not tracked."""
-    value = value[0] if isinstance(value, list) and value else value
-    return str(int(value)) if isinstance(value, int | float) else "-1"

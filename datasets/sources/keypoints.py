@@ -152,7 +152,7 @@ def _sequences(config: Config, recording: Recording, found: Detections, track: T
     poses, runs = None, [slice(0, len(keypoints))]
     if track.poses is not None:
         poses = convert(track.poses, source, config.skeleton)[0].astype(np.float32)
-        runs = _runs(np.isfinite(poses).all(axis=(1, 2)))
+        runs = _runs(np.asarray(np.isfinite(poses).all(axis=(1, 2))))
         if not runs:
             raise ValueError(
                 f"{found.file}: {recording.subject} in the video {found.video} has no frame with X, Y, Z of all "

@@ -296,6 +296,16 @@ def broken(change):
         ),
         (broken(lambda content: content[2].update(keypoints="x")), "entry 2 has keypoints x"),
         (broken(lambda content: content[2].update(keypoints=[[1, 2]] * 51)), "entry 2 has keypoints"),
+        (broken(lambda content: content[2]["keypoints"].__setitem__(3, "12")), "entry 2 has keypoints"),
+        (broken(lambda content: content[2]["keypoints"].__setitem__(3, True)), "entry 2 has keypoints"),
+        (
+            broken(lambda content: content[2]["keypoints"].__setitem__(3, 1e9)),
+            "frame 2, joint LEye.*below 1e.06 pixels",
+        ),
+        (
+            broken(lambda content: content[2]["keypoints"].__setitem__(5, 87)),
+            "frame 2, joint LEye.*confidences from 0 to 10",
+        ),
         (broken(lambda content: content[2].pop("keypoints")), "KeyError: 'keypoints'.*format=NAME"),
         (broken(lambda content: content.insert(1, 5)), "not laid out like a keypoint file"),
         (
@@ -357,6 +367,10 @@ def test_names_of_a_dog_are_no_skeleton(tmp_path):
         ({"people": [{"pose_keypoints_2d": [1, 2, "x"]}]}, "entry 0 has pose_keypoints_2d"),
         ({"people": [{"pose_keypoints_2d": [1, 2, 0.5, 3]}]}, "4 numbers; expected x, y and score"),
         ({"people": [{"pose_keypoints_2d": [1, 2, 0.5]}]}, "1 keypoints a person"),
+        (
+            {"people": [{"pose_keypoints_2d": [9, 9, 1] * 25, "person_id": [float("nan")]}]},
+            "TypeError: person_id is .nan",
+        ),
         ({"people": []}, "found nobody in the 1 frames of clip"),
         ({"people": [{"pose_keypoints_2d": [0.1, 0.2, 0.5] * 25}]}, "expected pixels"),
     ],
@@ -368,12 +382,55 @@ def test_broken_openpose_folder_is_refused(tmp_path, content, message):
     assert str(tmp_path) in str(error.value)
 
 
+def test_openpose_people_who_were_tracked_keep_their_numbers(tmp_path):
+    points, scores = made_up(25)
+    for frame in range(6):
+        people = [
+            {"person_id": [number], "pose_keypoints_2d": triplets(points[frame] + 3 * number, scores[frame])}
+            for number in (0, 4)
+        ]
+        write(tmp_path / f"clip_{frame:012d}_keypoints.json", {"people": people[:: 1 - 2 * (frame % 2)]})
+    found = read(tmp_path, skeleton="body_25")
+    check(found["person_0/clip/own"], points, scores)
+    check(found["person_4/clip/own"], points + 12, scores)
+
+
 def test_openpose_frames_of_different_models_are_refused(tmp_path):
     for frame, joints in enumerate((25, 18)):
         person = {"pose_keypoints_2d": triplets(*(array[0] for array in made_up(joints, 1)))}
         write(tmp_path / f"clip_{frame:012d}_keypoints.json", {"people": [person]})
     with pytest.raises(ValueError, match=r"entry 1 has pose_keypoints_2d .* expected a list of 75 numbers"):
         read(tmp_path)
+
+
+def test_damaged_bytes_are_refused_or_read_as_finite_numbers(tmp_path):
+    generator = np.random.default_rng(11)
+    instances = [{"keypoints": points.tolist(), "keypoint_scores": [0.5] * 17} for points in made_up(17)[0]]
+    frames = [{"frame_id": number, "instances": [instance]} for number, instance in enumerate(instances)]
+    whole = [
+        json.dumps(coco_results(*made_up(17))).encode(),
+        json.dumps({"instance_info": frames}).encode(),
+        custom_npz(tmp_path / "mine.npz", {"a": {"custom": [made_up(17)[0].astype(np.float32)]}}).read_bytes(),
+    ]
+    (tmp_path / "mine.npz").unlink()
+    outcomes = []
+    for number in range(150):
+        damaged = bytearray(whole[number % 3])
+        if number % 2:
+            del damaged[int(generator.integers(len(damaged))) :]
+        else:
+            place = int(generator.integers(len(damaged)))
+            damaged[place] ^= 1 << int(generator.integers(8))
+        file = tmp_path / f"clip.{'npz' if number % 3 == 2 else 'json'}"
+        file.write_bytes(damaged)
+        try:
+            found = read(file)
+        except ValueError as error:
+            outcomes.append(str(error))
+        else:
+            assert all(np.abs(sequence.keypoints).max() < 1e4 for sequence in found.values())
+    assert all(str(tmp_path) in outcome for outcome in outcomes)
+    assert 75 < len(outcomes) < 145
 
 
 class Evil:
