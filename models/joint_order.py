@@ -1,4 +1,4 @@
-"""Numbers that published models tie to the joint order of Human3.6M-17, and the check that a skeleton has it."""
+"""What published models tie to the order of joints: numbers for Human3.6M-17, and the parts of any skeleton."""
 
 from posegrid.models.interface import PoseShape
 
@@ -21,3 +21,23 @@ def require_h36m_17(pose: PoseShape, setting: str, remedy: str) -> None:
             f"skeleton of {pose.joints} joints with parents {pose.parents} was given, but {setting} is defined for the "
             f"17 joints of Human3.6M only (parents {H36M_17_PARENTS}). {remedy}"
         )
+
+
+def body_parts(pose: PoseShape) -> tuple[int, ...]:
+    """Part of every joint: 0 for head and trunk, 1, 2, ... for the limbs in the order of their first joint.
+
+    A limb is a connected piece of the skeleton all of whose joints are left, or all right. This gives the lists that
+    STCFormer was released with, for Human3.6M-17 and for the 17 joints of MPI-INF-3DHP.
+    """
+    side = {joint: "left" for joint in pose.left} | {joint: "right" for joint in pose.right}
+
+    def base(joint: int) -> int:
+        """The limb's joint nearest to the root."""
+        parent = pose.parents[joint]
+        return base(parent) if side.get(parent) == side[joint] else joint
+
+    bases = {joint: base(joint) for joint in side}
+    number: dict[int, int] = {}
+    for joint in sorted(side):
+        number.setdefault(bases[joint], len(number) + 1)
+    return tuple(number[bases[joint]] if joint in side else 0 for joint in range(pose.joints))

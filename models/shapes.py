@@ -35,3 +35,10 @@ def require_divisible(width: int, heads: int, model: str) -> None:
             f"{model}: width {width} cannot be shared by {heads} heads; width must be a multiple of heads. "
             "Change one of the two settings."
         )
+
+
+def require_rates(model: str, **rates: float) -> None:
+    """Raise ValueError unless every given drop rate is in [0, 1)."""
+    for name, rate in rates.items():
+        if not 0 <= rate < 1:
+            raise ValueError(f"{model}: {name} is {rate}; it is a probability in [0, 1). Lower it below 1.")

@@ -17,12 +17,12 @@ LONG_SEQUENCE = 64
 """From this length on the fused kernel is used on a CPU too; below it, its backward pass is about twice as slow."""
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(E)) v over sequences, all (..., H, S, E)."""
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
+    """softmax(scale q k^T) v over sequences, all (..., H, S, E); the scale is 1 / sqrt(E) unless given."""
     if query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE:
-        return F.scaled_dot_product_attention(query, key, value)
+        return F.scaled_dot_product_attention(query, key, value, scale=scale)
     # Keys by queries: a softmax over an axis that is not the last one is vectorised for short sequences as well.
-    scores = torch.matmul(key, (query * query.shape[-1] ** -0.5).transpose(-1, -2))
+    scores = torch.matmul(key, (query * (scale or query.shape[-1] ** -0.5)).transpose(-1, -2))
     return torch.matmul(scores.softmax(-2).transpose(-1, -2), value)
 
 
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         else:
             grid = qkv.view(windows, frames, joints * self.heads, 3, each)
         query, key, value = grid.transpose(1, 2).unbind(3)
-        mixed = _attend(query, key, value)
+        mixed = attend(query, key, value)
         return self.project(mixed.transpose(1, 2).reshape(windows, frames, joints, width))
 
 

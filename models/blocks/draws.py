@@ -51,5 +51,10 @@ class Draws:
         survived = torch.empty(bits.shape, device=bits.device)
         return torch.ge(bits, round(drop_rate * 2**16) - 2**15, out=survived).mul_(1 / (1 - drop_rate))
 
+    def shared_survivor(self, drop_rate: float) -> Tensor:
+        """One number for all windows: 0 with probability `drop_rate`, else 1 / (1 - drop_rate); a scalar."""
+        survived = torch.rand((), generator=self.generator, device=self.generator.device) >= drop_rate
+        return self._placed(survived / (1 - drop_rate))
+
     def _placed(self, numbers: Tensor) -> Tensor:
         return numbers.to(self.batch.keypoints.device)

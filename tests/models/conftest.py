@@ -29,6 +29,12 @@ class Case:
     """Error that training on eight windows must reach (regressors)."""
     overfit_steps: int = 130
     """Steps of that training."""
+    overfit_frames: int = 2
+    """Frames of those windows."""
+    frames: int = 5
+    """Frames of all other windows of the battery."""
+    any_skeleton: dict[str, Any] = field(default_factory=dict)
+    """Options that free the model from the joint order of Human3.6M-17."""
     conditioned: bool = False
     diffusion: bool = False
 
@@ -48,10 +54,24 @@ CASES = {
     "mlp-window": Case("mlp", {"sees": "window", "dropout": 0.1}, overfit_steps=300),
     "mixste": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "drop_path": 0.0}, overfit_steps=320),
     # The smoothness term pulls against the target's motion, so the error stays a little higher.
-    "mixste-weighted": Case("mixste", {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"}, 40.0, 150),
-    "diffhpe-2d": Case("diffhpe", SMALL_DIFFHPE, diffusion=True),
+    "mixste-weighted": Case(
+        "mixste",
+        {"width": 32, "depth": 2, "heads": 4, "loss": "weighted"},
+        40.0,
+        150,
+        any_skeleton={"loss": "mse"},
+    ),
+    "diffhpe-2d": Case("diffhpe", SMALL_DIFFHPE, any_skeleton={"non_local": "none"}, diffusion=True),
     "diffhpe-wrapper": Case(
-        "diffhpe", {**SMALL_DIFFHPE, "conditioning": "lifter", "dropout": 0.05}, conditioned=True, diffusion=True
+        "diffhpe",
+        {**SMALL_DIFFHPE, "conditioning": "lifter", "dropout": 0.05},
+        any_skeleton={"non_local": "none"},
+        conditioned=True,
+        diffusion=True,
+    ),
+    "stcformer": Case("stcformer", {"width": 32, "depth": 2, "heads": 2, "dropout": 0.0}, overfit_steps=250),
+    "stcformer-3dhp": Case(
+        "stcformer", {"width": 32, "depth": 2, "heads": 1, "dropout": 0.0, "release": "mpi_inf_3dhp"}, overfit_steps=250
     ),
 }
 
@@ -89,9 +109,9 @@ def shape_of():
 
 
 @pytest.fixture
-def pose(shape_of) -> PoseShape:
-    """Windows of five frames."""
-    return shape_of(5)
+def pose(request, shape_of) -> PoseShape:
+    """Windows of five frames, or as many as the case of the battery needs."""
+    return shape_of(request.getfixturevalue("case").frames if "case" in request.fixturenames else 5)
 
 
 @pytest.fixture

@@ -47,3 +47,13 @@ def test_integers_cover_their_range_evenly():
     counts = _draws(10_000).integers(50).bincount(minlength=50)
     # 200 expected in each, standard deviation 14; five of them.
     assert (counts - 200).abs().max() < 70
+
+
+def test_a_shared_draw_is_one_number_for_all_workers():
+    draws = _draws(4)
+    kept = torch.stack([draws.shared_survivor(0.25) for _ in range(4000)])
+    assert {round(value, 5) for value in kept.unique().tolist()} == {0.0, round(1 / 0.75, 5)}
+    # 4000 independent values: five standard deviations of 0.0068.
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.034)
+    other = _draws(2, rank=1, world=2)
+    assert other.shared_survivor(0.25) == _draws(4).shared_survivor(0.25)

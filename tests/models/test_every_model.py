@@ -8,6 +8,9 @@ import torch
 from posegrid.models.interface import PoseShape
 from posegrid.models.registry import build_model, config_class, model_names, needs_conditioner
 
+SUPERVISES_ALL_FRAMES = {"strided_transformer"}
+"""Models that lift one frame of the window and train with all."""
+
 
 def _seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
@@ -32,7 +35,9 @@ def test_shapes(case, pose, batch_of):
     model = case.build(pose).eval()
     batch = batch_of(3, pose)
     hypotheses = 2 if case.diffusion else 1
-    assert model.lift(batch, _seeded(), 2).shape == (3, hypotheses, 5, 17, 3)
+    lifted = model.lift(batch, _seeded(), 2)
+    assert lifted.shape == (3, hypotheses, case.frames if model.output_frame is None else 1, 17, 3)
+    assert model.at_output(batch.poses).shape == (3, *lifted.shape[2:])
     loss = model(batch, _seeded())
     assert loss.shape == ()
     assert loss.isfinite()
@@ -40,7 +45,7 @@ def test_shapes(case, pose, batch_of):
         with pytest.raises(ValueError, match="cannot be a conditioner"):
             model.features(batch.keypoints)
     else:
-        assert model.features(batch.keypoints).shape == (3, 5, 17, model.feature_width)
+        assert model.features(batch.keypoints).shape == (3, case.frames, 17, model.feature_width)
 
 
 def test_gradient_reaches_every_trainable_weight(case, pose, batch_of, shaken):
@@ -55,7 +60,7 @@ def test_gradient_reaches_every_trainable_weight(case, pose, batch_of, shaken):
 
 
 def test_overfits_eight_windows(case, shape_of, batch_of):
-    pose = shape_of(2)
+    pose = shape_of(case.overfit_frames)
     model = case.build(pose).train()
     batch = batch_of(8, pose)
     steps, rate = case.overfit_steps, 2e-2 if case.diffusion else 1e-2
@@ -76,7 +81,7 @@ def test_overfits_eight_windows(case, shape_of, batch_of):
         assert sum(losses[-20:]) / 20 < 0.6
         return
     lifted = model.eval().lift(batch, generator)[:, 0]
-    error_mm = 1000 * (lifted - batch.poses).norm(dim=-1).mean().item()
+    error_mm = 1000 * (lifted - model.at_output(batch.poses)).norm(dim=-1).mean().item()
     assert error_mm < case.overfit_mm, f"{error_mm:.1f} mm"
 
 
@@ -131,21 +136,32 @@ def test_a_window_does_not_depend_on_its_neighbours_in_evaluation(case, pose, ba
 
 def test_wrong_windows_are_named(case, pose, batch_of, shape_of):
     model = case.build(pose)
-    with pytest.raises(ValueError, match=r"windows of 5 frames and 17 joints"):
-        model.lift(batch_of(2, shape_of(6)), _seeded())
+    with pytest.raises(ValueError, match=rf"windows of {case.frames} frames and 17 joints"):
+        model.lift(batch_of(2, shape_of(case.frames + 1)), _seeded())
     with pytest.raises(ValueError, match="no poses"):
         model.loss(replace(batch_of(2, pose), poses=None), _seeded())
 
 
 def test_any_skeleton(case, batch_of):
-    chain = PoseShape(frames=4, joints=6, parents=(-1, 0, 1, 2, 0, 4), left=(2,), right=(4,))
-    config = case.config()
-    if case.name == "diffhpe":
-        config = replace(config, non_local="none")
-    if getattr(config, "loss", None) == "weighted":
-        config = replace(config, loss="mse")
+    frames = case.frames
+    chain = PoseShape(frames=frames, joints=6, parents=(-1, 0, 1, 2, 0, 4), left=(2,), right=(4,))
+    config = replace(case.config(), **case.any_skeleton)
     conditioner = build_model("mlp", config_class("mlp")(), chain) if case.conditioned else None
     model = build_model(case.name, config, chain, conditioner).eval()
     batch = batch_of(2, chain)
     assert model.loss(batch, _seeded()).isfinite()
-    assert model.lift(batch, _seeded()).shape == (2, 1, 4, 6, 3)
+    assert model.lift(batch, _seeded()).shape == (2, 1, *model.at_output(batch.poses).shape[1:])
+
+
+def test_the_loss_compares_the_frames_that_are_lifted(case, pose, batch_of, shaken):
+    model = shaken(case.build(pose)).eval()
+    batch = batch_of(3, pose)
+    before = model.loss(batch, _seeded())
+    compared = []
+    for frame in range(pose.frames):
+        moved = batch.poses.clone()
+        moved[:, frame] += 1
+        if model.loss(replace(batch, poses=moved), _seeded()) != before:
+            compared.append(frame)
+    all_frames = model.output_frame is None or case.name in SUPERVISES_ALL_FRAMES
+    assert compared == (list(range(pose.frames)) if all_frames else [model.output_frame])

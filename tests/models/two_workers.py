@@ -17,11 +17,12 @@ from posegrid.models.joint_order import H36M_17_PARENTS
 from posegrid.models.registry import build_model, config_class
 
 MODELS_IMPORTED_WITH_THE_REGISTRY = sorted(
-    name for name in ("mlp", "mixste", "diffhpe") if f"posegrid.models.{name}" in sys.modules
+    name for name in ("mlp", "mixste", "diffhpe", "stcformer") if f"posegrid.models.{name}" in sys.modules
 )
 POSE = PoseShape(frames=4, joints=17, parents=H36M_17_PARENTS, left=(4, 5, 6, 11, 12, 13), right=(1, 2, 3, 14, 15, 16))
 MIXSTE = {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "loss": "weighted", "square_gradient": True}
 DIFFHPE = {"channels": 16, "blocks": 2, "step_embedding": 16, "dropout": 0.3, "conditioning": "lifter"}
+STCFORMER = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0}
 
 
 def batch_norm_results(rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -90,7 +91,8 @@ def small_models() -> dict[str, Lifter]:
         for parameter in wrapper.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)  # layers that start at zero take part
     perceptron = build_model("mlp", config_class("mlp")(width=16, dropout=0.3), POSE)
-    return {"mixste": lifter, "diffhpe": wrapper, "mlp": perceptron}
+    criss_cross = build_model("stcformer", config_class("stcformer")(**STCFORMER), POSE)
+    return {"stcformer": criss_cross, "mixste": lifter, "diffhpe": wrapper, "mlp": perceptron}
 
 
 def main(rank: int, world: int, folder: Path) -> None:
