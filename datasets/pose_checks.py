@@ -115,7 +115,7 @@ def _rigid(store: Store, scored: list[Measures]) -> Finding:
         status=WARNING if varies.max() > _BONES_VARY else OK,
         measured=f"vary by {varies.mean():.1%}, at most {varies.max():.1%}",
         allowed=f"at most {_BONES_VARY:.0%} (standard deviation)",
-        place=f"{scored[sequence].sequence.name}, {_bone(store, bone)}",
+        place=f"{scored[sequence].sequence.name}, {_bone(store, int(bone))}",
     )
 
 
