@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+_LEAST = 0.1
+"""How much smaller than the data set says a copy of an image may be."""
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK")
 """Kinds of pixels that convert to 8-bit colour without loss of meaning."""
@@ -76,10 +78,10 @@ def read_crop(file: Path, box: np.ndarray, size: tuple[int, int], image_size: tu
 def check_size(file: Path, found: tuple[int, int], expected: tuple[int, int], what: str) -> None:
     """Raises ValueError if an image is neither of the expected (width, height) nor a smaller copy of that shape."""
     shrunk = found[0] / expected[0]
-    if shrunk > 1 or found[1] > expected[1] or abs(found[1] - expected[1] * shrunk) > 1:
+    if not _LEAST <= shrunk <= 1 or found[1] > expected[1] or abs(found[1] - expected[1] * shrunk) > 1:
         raise ValueError(
             f"{what}: the image {file} has {found[0]} x {found[1]} px, the data set says {expected[0]} x {expected[1]} "
-            "(a smaller copy of the same shape is allowed). Extract the frames again without cropping or turning them."
+            "(a copy of the same shape may be smaller, down to a tenth). Extract the frames again, whole and upright."
         )
 
 
@@ -92,11 +94,10 @@ def read_square(file: Path, size: int, largest_pixels: int = 64_000_000) -> np.n
                 f"{what}: {file} has {image.size[0]} x {image.size[1]} px, at most {largest_pixels} allowed. Shrink it."
             )
         side = min(image.size)
-        left, top = (image.size[0] - side) / 2, (image.size[1] - side) / 2
+        left, top = (image.size[0] - side) // 2, (image.size[1] - side) // 2
         try:
-            square = image.convert("RGB").resize(
-                (size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side)
-            )
+            square = image.convert("RGB").crop((left, top, left + side, top + side))
+            square = square.resize((size, size), Image.Resampling.BILINEAR)
             return np.asarray(square)
         except _DAMAGE as error:
             raise ValueError(f"{what}: {file} is damaged ({_text(error)}). Replace or remove it.") from None

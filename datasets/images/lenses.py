@@ -59,7 +59,8 @@ def fitted_intrinsics(poses: np.ndarray, screen: np.ndarray) -> np.ndarray:
 def project(points: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
     """Camera points (N, Q, 3) to screen (N, Q, 2), float64, each row with its own camera (N, 9), with distortion."""
     points = np.asarray(points, dtype=np.float64)
-    return distort(np.clip(points[..., :2] / points[..., 2:], -1, 1), intrinsics)
+    depth = np.where(points[..., 2:] == 0, 1e-9, points[..., 2:])
+    return distort(np.clip(points[..., :2] / depth, -1, 1), intrinsics)
 
 
 def distort(rays: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

@@ -3,6 +3,8 @@
 Legend: N images, H x W pixels of a crop, G pixels that show a surface.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 from posegrid.datasets.images.staging import SIDE, TEXTURES, Stage
@@ -17,11 +19,7 @@ class Shading:
     """Textures of one seed."""
 
     def __init__(self, seed: int) -> None:
-        textures = np.zeros((TEXTURES, SIDE, SIDE, 4), dtype=np.uint8)
-        textures[..., :3] = make_textures(seed, TEXTURES, SIDE)
-        self._tones = textures.view(PACKED).ravel()
-        noise = fractal_noise(np.random.default_rng(seed), _WEAVE, coarsest=8, roughness=0.9)
-        self._weave = (1 + 0.35 * (noise - 0.5)).astype(np.float32).ravel()
+        self._tones, self._weave = _textures(seed)
 
     def backgrounds(self, stage: Stage) -> np.ndarray:
         """(N, H, W) packed colours of wall and floor."""
@@ -48,6 +46,18 @@ class Shading:
         corner = stage.corner.reshape(-1, 2)[board]
         columns, rows = (np.floor(place).astype(np.int64) % SIDE for place in (x - corner[:, 0], y - corner[:, 1]))
         return self._tones.take((stage.texture.ravel()[board] * SIDE + rows) * SIDE + columns)
+
+
+@lru_cache(maxsize=4)
+def _textures(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Packed pixels of all textures, one texture below the other, and the brightness of cloth; both flat."""
+    textures = np.zeros((TEXTURES, SIDE, SIDE, 4), dtype=np.uint8)
+    textures[..., :3] = make_textures(seed, TEXTURES, SIDE)
+    noise = fractal_noise(np.random.default_rng(seed), _WEAVE, coarsest=8, roughness=0.9)
+    tones, weave = textures.view(PACKED).ravel(), (1 + 0.35 * (noise - 0.5)).astype(np.float32).ravel()
+    tones.setflags(write=False)
+    weave.setflags(write=False)
+    return tones, weave
 
 
 def pack(colours: np.ndarray) -> np.ndarray:
