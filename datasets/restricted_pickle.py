@@ -1,133 +1,37 @@
-"""Reads pickled object arrays from npz files without running code.
+"""Reads pickles of plain data without running code: object arrays in npz files, and pickle files.
 
-Community files of Human3.6M keep nested dictionaries of arrays in pickled object arrays, and unpickling can call any
-function the file names. Here nothing the file names is ever imported: the few names that NumPy's own pickles use lead
-to stand-ins defined below, which collect plain values; any other name is refused. What comes back are dictionaries,
-lists, tuples, text, numbers and arrays of plain numbers (views of the file's bytes, read-only).
+Community files of Human3.6M keep nested dictionaries of arrays in pickled object arrays, 3DPW and SMPL come as pickle
+files of Python 2, and unpickling can call any function the file names. Here nothing the file names is ever imported:
+the few names that plain data needs lead to stand-ins (`stand_ins`); any other name is refused. What comes back are
+dictionaries, lists, tuples, text, numbers and arrays of plain numbers (views of the file's bytes, read-only).
 """
 
-import pickle
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-_PLAIN_KINDS = "biufc"
-"""Kinds of numbers an array may hold: bool, integers, floats, complex."""
+from posegrid.datasets.plain_pickle import RefusedError, load
+from posegrid.datasets.stand_ins import ADMITTED, PLAIN_KINDS, Maker
+
+_TEXT_KINDS = "SU"
+"""Kinds of text that an entry of an npz file may be."""
 
 
-class _RefusedError(Exception):
-    """What was found in a file and is not read."""
-
-
-class _Dtype:
-    """Stand-in of numpy.dtype: its code and byte order, nothing else a file may say."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
-        self.code = code
-        self.order: Any = "="
-
-    def __setstate__(self, state: tuple) -> None:
-        self.order = state[1]
-
-    def real(self) -> np.dtype:
-        dtype = np.dtype(str(self.code))
-        if dtype != np.dtype(object) and dtype.kind not in _PLAIN_KINDS:
-            raise _RefusedError(f"arrays of type {self.code!r}")
-        return dtype if self.order in "=|" else dtype.newbyteorder(self.order)
-
-
-class _Array:
-    """Stand-in of numpy.ndarray: the shape, type and content its pickle states."""
-
-    state: tuple | None = None
-
-    def __setstate__(self, state: tuple) -> None:
-        self.state = state
-
-    def real(self) -> np.ndarray:
-        if self.state is None or len(self.state) != 5:
-            raise _RefusedError("an array without content")
-        _, shape, dtype, fortran, content = self.state
-        real = dtype.real()
-        if real == np.dtype(object):
-            flat = np.empty(len(content), dtype=object)
-            for index, value in enumerate(content):
-                flat[index] = _resolved(value)
-        else:
-            flat = np.frombuffer(content, dtype=real)
-        return flat.reshape(shape, order="F" if fortran else "C")
-
-
-class _Scalar:
-    """Stand-in of a NumPy number."""
-
-    def __init__(self, dtype: _Dtype, content: bytes) -> None:
-        self.dtype, self.content = dtype, content
-
-    def real(self) -> Any:
-        (number,) = np.frombuffer(self.content, dtype=self.dtype.real())
-        return number
-
-
-def _reconstruct(kind: type, shape: tuple, code: bytes) -> _Array:
-    return _Array()
-
-
-def _encode(text: str, codec: str) -> bytes:
-    return text.encode("latin1")
-
-
-def _no_bytes() -> bytes:
-    return b""
-
-
-_ADMITTED: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): _Array,
-    ("numpy", "dtype"): _Dtype,
-    ("_codecs", "encode"): _encode,
-    ("__builtin__", "bytes"): _no_bytes,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): _reconstruct for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _Scalar for core in ("core", "_core")},
-}
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _ADMITTED[module, name]
-        except KeyError:
-            raise _RefusedError(f"the name {module}.{name}") from None
-
-
-def _resolved(value: Any) -> Any:
-    """The value with stand-ins replaced by what they stand for."""
-    if isinstance(value, _Array | _Scalar):
-        return value.real()
-    if isinstance(value, dict):
-        return {_resolved(key): _resolved(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_resolved(item) for item in value]
-    if isinstance(value, tuple):
-        return tuple(_resolved(item) for item in value)
-    if value is None or isinstance(value, str | bytes | bool | int | float | complex):
-        return value
-    raise _RefusedError(f"a value of type {type(value).__name__}")
-
-
-def _read_member(stream: IO[bytes]) -> Any:
+def _read_member(stream: IO[bytes], size: int) -> Any:
     version = np.lib.format.read_magic(stream)
     read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in read_header:
-        raise _RefusedError(f"npy format {version}")
+        raise RefusedError(f"npy format {version}")
     shape, fortran, dtype = read_header[version](stream)
     if dtype == np.dtype(object):
-        value = _resolved(_Unpickler(stream).load())
+        value = Maker(size).real(load(stream, ADMITTED, size))
         return value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value
-    if dtype.kind not in _PLAIN_KINDS:
-        raise _RefusedError(f"arrays of type {dtype}")
+    if dtype.kind not in PLAIN_KINDS + _TEXT_KINDS:
+        raise RefusedError(f"arrays of type {dtype}")
     return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
@@ -135,7 +39,7 @@ def _read_entry(archive: zipfile.ZipFile, entry: str) -> Any:
     """Unpack and read at once: an entry of hundreds of megabytes is in memory only as the arrays it holds."""
     try:
         with archive.open(entry) as stream:
-            value = _read_member(stream)
+            value = _read_member(stream, archive.getinfo(entry).file_size)
             _read_to_end(stream)
         return value
     except Exception:
@@ -157,14 +61,59 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
     Raises ValueError if the file is no whole npz file, lacks an entry, or holds anything but plain data; in that case
     nothing of it has been run.
     """
-    values = {}
-    try:
+
+    def read() -> tuple[set[str], dict[str, Any]]:
         with zipfile.ZipFile(path) as archive:
             present = {Path(member).stem for member in archive.namelist()}
-            missing = [name for name in names if name not in present]
-            for name in names if not missing else ():
-                values[name] = _read_entry(archive, f"{name}.npy")
-    except _RefusedError as found:
+            wanted = names if present.issuperset(names) else ()
+            return present, {name: _read_entry(archive, f"{name}.npy") for name in wanted}
+
+    present, values = _guarded(path, "npz file", read)
+    _check_present(path, "entries", names, present)
+    return values
+
+
+def read_pickle(path: Path, names: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Any]:
+    """The named entries of the dictionary that a pickle file is, of Python 2 (texts are Latin-1) or 3.
+
+    Arrays, sparse matrices (as dense arrays) and wrapped arrays (chumpy) of numbers, texts, numbers, and containers of
+    these. Entries of `optional` are left away if they are not there. Raises ValueError if the file is damaged, is no
+    dictionary or lacks an entry, if one holds anything but plain data, or if any part of the file names what is not
+    admitted; in that case nothing of it has been run.
+    """
+
+    def read() -> tuple[set[Any], dict[str, Any]]:
+        with path.open("rb", buffering=0) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            content = load(stream, ADMITTED, size)
+        if not isinstance(content, dict):
+            raise RefusedError(f"a value of type {type(content).__name__} in place of a dictionary")
+        maker = Maker(size)
+        wanted = (*names, *optional) if set(names) <= set(content) else ()
+        return set(content), {name: maker.real(content[name]) for name in wanted if name in content}
+
+    present, values = _guarded(path, "pickle file", read)
+    _check_present(path, "entries", names, present)
+    return values
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an npy file. Raises ValueError if it is damaged or holds anything but numbers."""
+
+    def read() -> Any:
+        with path.open("rb") as stream:
+            array = _read_member(stream, os.fstat(stream.fileno()).st_size)
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in PLAIN_KINDS:
+            raise RefusedError("no array of numbers")
+        return array
+
+    return _guarded(path, "npy file", read)
+
+
+def _guarded(path: Path, what: str, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except RefusedError as found:
         raise ValueError(
             f"{path} holds {found}; only arrays of numbers in dictionaries, lists and tuples are read, because a "
             "pickle can run any code. Nothing was run. Do not trust this file: make it again from the original data."
@@ -172,12 +121,15 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
     except Exception as error:
         # damaged zip files, headers and pickles raise more kinds of errors than their documentation lists
         raise ValueError(
-            f"{path} is damaged or cut ({type(error).__name__}: {error}); expected a whole npz file. "
+            f"{path} is damaged or cut ({type(error).__name__}: {error}); expected a whole {what}. "
             "Fetch or make it again."
         ) from None
+
+
+def _check_present(path: Path, what: str, names: Sequence[str], present: set[Any]) -> None:
+    missing = [name for name in names if name not in present]
     if missing:
         raise ValueError(
-            f"{path} lacks the entries {', '.join(missing)} (it has {', '.join(sorted(present))}): it is another file "
-            "than expected. Fetch or make it again."
+            f"{path} lacks the {what} {', '.join(missing)} (it has {', '.join(sorted(map(str, present)))}): it is "
+            "another file than expected. Fetch or make it again."
         )
-    return values
