@@ -31,6 +31,8 @@ class Case:
     """Steps of that training."""
     overfit_frames: int = 2
     """Frames of those windows."""
+    overfit_copies: int = 1
+    """Times each of them stands in the batch. Running variances are unbiased: of n values, 1 + 1/n too large."""
     frames: int = 5
     """Frames of all other windows of the battery."""
     any_skeleton: dict[str, Any] = field(default_factory=dict)
@@ -73,6 +75,9 @@ CASES = {
     "stcformer-3dhp": Case(
         "stcformer", {"width": 32, "depth": 2, "heads": 1, "dropout": 0.0, "release": "mpi_inf_3dhp"}, overfit_steps=250
     ),
+    # Their windows must be odd, or powers of three: three frames to overfit.
+    "videopose3d": Case("videopose3d", {"channels": 64, "dropout": 0.0}, 5.0, 500, 3, 64, frames=9),
+    "videopose3d-causal": Case("videopose3d", {"channels": 64, "dropout": 0.0, "causal": True}, 5.0, 500, 3, 64, 9),
 }
 
 

@@ -62,7 +62,14 @@ def test_gradient_reaches_every_trainable_weight(case, pose, batch_of, shaken):
 def test_overfits_eight_windows(case, shape_of, batch_of):
     pose = shape_of(case.overfit_frames)
     model = case.build(pose).train()
-    batch = batch_of(8, pose)
+    eight = batch_of(8, pose)
+    copies = (case.overfit_copies, 1, 1)
+    batch = replace(
+        eight,
+        keypoints=eight.keypoints.repeat(*copies, 1),
+        visible=eight.visible.repeat(copies),
+        poses=eight.poses.repeat(*copies, 1),
+    )
     steps, rate = case.overfit_steps, 2e-2 if case.diffusion else 1e-2
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], rate, betas=(0.9, 0.95))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps)
@@ -80,8 +87,8 @@ def test_overfits_eight_windows(case, shape_of, batch_of):
         assert losses[0] > 0.9
         assert sum(losses[-20:]) / 20 < 0.6
         return
-    lifted = model.eval().lift(batch, generator)[:, 0]
-    error_mm = 1000 * (lifted - model.at_output(batch.poses)).norm(dim=-1).mean().item()
+    lifted = model.eval().lift(eight, generator)[:, 0]
+    error_mm = 1000 * (lifted - model.at_output(eight.poses)).norm(dim=-1).mean().item()
     assert error_mm < case.overfit_mm, f"{error_mm:.1f} mm"
 
 

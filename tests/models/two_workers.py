@@ -4,6 +4,7 @@ Trains small models for a few steps on its rows of fixed batches and saves what 
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,11 +18,14 @@ from posegrid.models.joint_order import H36M_17_PARENTS
 from posegrid.models.registry import build_model, config_class
 
 MODELS_IMPORTED_WITH_THE_REGISTRY = sorted(
-    name for name in ("mlp", "mixste", "diffhpe", "stcformer") if f"posegrid.models.{name}" in sys.modules
+    name
+    for name in ("mlp", "mixste", "diffhpe", "stcformer", "videopose3d")
+    if f"posegrid.models.{name}" in sys.modules
 )
 POSE = PoseShape(frames=4, joints=17, parents=H36M_17_PARENTS, left=(4, 5, 6, 11, 12, 13), right=(1, 2, 3, 14, 15, 16))
 MIXSTE = {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "loss": "weighted", "square_gradient": True}
 DIFFHPE = {"channels": 16, "blocks": 2, "step_embedding": 16, "dropout": 0.3, "conditioning": "lifter"}
+VIDEOPOSE3D = {"channels": 16, "dropout": 0.3}
 STCFORMER = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0}
 
 
@@ -58,8 +62,8 @@ def trained(rank: int, world: int, model: Lifter) -> tuple[list[float], dict[str
     data = torch.Generator().manual_seed(4)
     losses = []
     for _ in range(4):
-        poses = torch.randn(6, 4, 17, 3, generator=data) * 0.3
-        keypoints = torch.randn(6, 4, 17, 2, generator=data)
+        poses = torch.randn(6, model.pose.frames, 17, 3, generator=data) * 0.3
+        keypoints = torch.randn(6, model.pose.frames, 17, 2, generator=data)
         rows = slice(rank, None, world)
         batch = Batch(
             keypoints=keypoints[rows],
@@ -92,7 +96,14 @@ def small_models() -> dict[str, Lifter]:
             parameter.add_(torch.randn(parameter.shape) * 0.1)  # layers that start at zero take part
     perceptron = build_model("mlp", config_class("mlp")(width=16, dropout=0.3), POSE)
     criss_cross = build_model("stcformer", config_class("stcformer")(**STCFORMER), POSE)
-    return {"stcformer": criss_cross, "mixste": lifter, "diffhpe": wrapper, "mlp": perceptron}
+    convolutions = build_model("videopose3d", config_class("videopose3d")(**VIDEOPOSE3D), replace(POSE, frames=3))
+    return {
+        "videopose3d": convolutions,
+        "stcformer": criss_cross,
+        "mixste": lifter,
+        "diffhpe": wrapper,
+        "mlp": perceptron,
+    }
 
 
 def main(rank: int, world: int, folder: Path) -> None:
