@@ -4,6 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from posegrid.datasets.anatomy import body_scale, bone_lengths
+from posegrid.datasets.skeletons import Skeleton
+
+_MM_PER_M = 1000
+_GROSS = 8.0
+"""Bones this many times longer or shorter than a person's mean another unit, which is off by 10 at least."""
+
 
 def checked_floats(file: Any, where: str, value: Any, shape: tuple[int, ...], advice: str) -> np.ndarray:
     """The value if it is an array (frames, *shape) of finite floats with at least one frame.
@@ -26,3 +33,16 @@ def checked_floats(file: Any, where: str, value: Any, shape: tuple[int, ...], ad
 def kind(value: Any) -> str:
     """Type and shape of an array, or the type of anything else, for messages."""
     return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
+
+
+def metres(file: Any, where: str, millimetres: np.ndarray, skeleton: Skeleton) -> np.ndarray:
+    """Positions (F, J, 3) of `skeleton` in millimetres -> metres, same dtype. Raises ValueError if the bones of a body
+    would be more than 8 times too long or too short: then the file has another unit, or another order of joints."""
+    result = millimetres / millimetres.dtype.type(_MM_PER_M)
+    scale = body_scale(bone_lengths(result.astype(np.float64), skeleton).mean(axis=0), skeleton)
+    if not 1 / _GROSS < scale < _GROSS:
+        raise ValueError(
+            f"{file}: {where} has bones {scale:.3g} times as long as a person's if its unit is the millimetre, as it "
+            "must be. Do not convert the data set's files: use them as they were published."
+        )
+    return result
