@@ -81,8 +81,8 @@ class Masks:
         self._keys = sequence_keys(store)
 
     def visible(self, windows: Windows, seed: int) -> np.ndarray:
-        """(N, L, J) bool, a function of (seed, sequence name, window start) alone."""
-        draws = WindowDraws(seed, self._keys[windows.sequence], windows.start)
+        """(N, L, J) bool, a function of (seed, sequence name, window start and stride) alone."""
+        draws = WindowDraws(seed, self._keys[windows.sequence], windows.start, windows.stride)
         frames = windows.weight.shape[1]
         return occlusions.masks(self._pattern, self._config, draws, frames, self._skeleton)
 

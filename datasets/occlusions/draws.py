@@ -29,21 +29,32 @@ class WindowDraws:
     seed: any integer; for fresh masks in each epoch hand in another seed in each epoch.
     sequence_keys: (N,) uint64, from `sequence_key`.
     starts: (N,) int64, frame at which the window starts; negative for windows that begin with padding.
+    strides: (N,) int64, stored frames from one frame of the window to the next; 1 by default. It is there for patterns
+    that must know which frames a window shows, and does not change the numbers.
 
     Successive calls continue the streams. Two objects with equal arguments give equal numbers call by call, and a
     subset or another order of the windows gives the same numbers for each window.
     """
 
-    def __init__(self, seed: int, sequence_keys: np.ndarray, starts: np.ndarray) -> None:
+    starts: np.ndarray
+    strides: np.ndarray
+
+    def __init__(
+        self, seed: int, sequence_keys: np.ndarray, starts: np.ndarray, strides: np.ndarray | None = None
+    ) -> None:
         keys = np.asarray(sequence_keys)
         starts = np.asarray(starts)
         if keys.dtype != np.uint64 or keys.ndim != 1:
             raise ValueError(f"sequence_keys is {keys.dtype} {keys.shape}, expected uint64 (N,): use `sequence_key`.")
         if starts.dtype.kind not in "iu" or starts.shape != keys.shape:
             raise ValueError(f"starts is {starts.dtype} {starts.shape}, expected int64 {keys.shape}: one per window.")
+        own = np.ones(keys.shape, dtype=np.int64) if strides is None else np.asarray(strides)
+        if own.dtype.kind not in "iu" or own.shape != keys.shape or (own < 1).any():
+            raise ValueError(f"strides is {own.dtype} {own.shape}, expected int64 {keys.shape} from 1: one per window.")
+        self.starts, self.strides = starts.astype(np.int64), own.astype(np.int64)
         state = _mix(np.full(len(keys), seed % 2**64, np.uint64) + _GAMMA)
         state = _mix((state ^ keys) + _GAMMA)
-        self._streams = _mix((state ^ starts.astype(np.int64).view(np.uint64)) + _GAMMA)
+        self._streams = _mix((state ^ self.starts.view(np.uint64)) + _GAMMA)
         self._drawn = 0
 
     def __len__(self) -> int:

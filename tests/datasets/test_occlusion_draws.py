@@ -152,3 +152,15 @@ def test_wrong_arguments_are_refused():
         WindowDraws(0, np.zeros(3, np.uint64), np.zeros(3))
     with pytest.raises(ValueError, match=r"starts is int64 \(2,\)"):
         WindowDraws(0, np.zeros(3, np.uint64), np.zeros(2, np.int64))
+
+
+def test_strides_are_there_to_read_and_change_no_number():
+    keys, starts = np.array([KEY, KEY], np.uint64), np.array([0, 27])
+    plain, strided = WindowDraws(7, keys, starts), WindowDraws(7, keys, starts, np.array([2, 5]))
+    assert plain.strides.tolist() == [1, 1]
+    assert strided.strides.tolist() == [2, 5]
+    assert strided.starts.tolist() == [0, 27]
+    assert np.array_equal(plain.uniform(5), strided.uniform(5))
+    for wrong in (np.array([2]), np.array([0, 1]), np.array([1.0, 2.0])):
+        with pytest.raises(ValueError, match=r"strides is .*: one per window"):
+            WindowDraws(7, keys, starts, wrong)
