@@ -8,6 +8,7 @@ FOLDER needs 4 GB. Nothing is asserted: figures depend on the machine, see READM
 """
 
 import argparse
+import resource
 import shutil
 import threading
 import time
@@ -48,7 +49,7 @@ def make(folder: Path, share: float) -> None:
             keypoints[subject][name] = [_seen(generator, world, camera) for camera in h36m_cameras()[subject]]
     # detections exist for subjects whose 3D is not public
     keypoints["S2"] = dict(list(keypoints["S1"].items())[:2])
-    metadata = {"layout_name": "h36m", "num_joints": 17, "keypoints_symmetry": [H36M_17.left, H36M_17.right]}
+    metadata: Any = {"layout_name": "h36m", "num_joints": 17, "keypoints_symmetry": [H36M_17.left, H36M_17.right]}
     np.savez_compressed(folder / _FILES[0], positions_3d=np.array(poses, dtype=object))
     del poses
     np.savez_compressed(folder / _FILES[1], positions_2d=np.array(keypoints, dtype=object), metadata=metadata)
@@ -88,11 +89,13 @@ def _prepare(raw: Path, target: Path, processes: int, told: connection.Connectio
     began = time.monotonic()
     store = prepare("h36m", raw, target, processes=processes, progress=lambda state: states.append(state))
     wall_s = time.monotonic() - began
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    cpu_s = {"user": sum(each.ru_utime for each in used), "system": sum(each.ru_stime for each in used)}
     megabytes = sum(file.stat().st_size for file in target.iterdir()) / 1e6
     frames = {split: 0 for split in ("train", "held_out", "test")}
     for sequence in store.sequences:
         frames[sequence.split] += sequence.frames
-    told.send({"wall_s": wall_s, "seconds": states[-1].seconds, "MB": megabytes, "frames": frames})
+    told.send({"wall_s": wall_s, "cpu_s": cpu_s, "seconds": states[-1].seconds, "MB": megabytes, "frames": frames})
 
 
 class _Memory:
@@ -171,6 +174,7 @@ def main() -> None:
         f"peak memory of all processes: {memory.peak_mb['Pss']:.0f} MB (PSS), {memory.peak_mb['Rss']:.0f} MB (RSS); "
         f"largest process {memory.largest_mb:.0f} MB"
     )
+    print(f"CPU time of all processes: {_line(result['cpu_s'], 'user', 'system')}")
     print(f"passed: {_line(seconds, 'list', 'check', 'parts', 'store')}")
     print(f"summed over {arguments.processes} processes within parts: {_line(seconds, 'read', 'hash', 'write')}")
     if not arguments.keep:
