@@ -3,6 +3,7 @@
 Legend: B windows, L frames, J joints, D width, H heads, E width of one head.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,14 +16,26 @@ from posegrid.models.blocks.drop import DropPath
 Axis = Literal["frames", "joints"]
 LONG_SEQUENCE = 64
 """From this length on the fused kernel is used on a CPU too; below it, its backward pass is about twice as slow."""
+MASKED = -1e9
+"""Added to the logits of keys that may not be read: their weights are exactly 0, unless none may be read: then all
+weights are alike, where minus infinity would give NaN."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None) -> Tensor:
-    """softmax(scale q k^T) v over sequences, all (..., H, S, E); the scale is 1 / sqrt(E) unless given."""
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, read: Tensor | None = None
+) -> Tensor:
+    """softmax(scale q k^T) v over sequences, all (..., H, S, E); the scale is 1 / sqrt(E) unless given.
+
+    read: (..., S) bool, keys that may be read, the same for all heads and queries; None: all.
+    """
+    bias = None if read is None else torch.zeros_like(read, dtype=query.dtype).masked_fill_(~read, MASKED)
     if query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE:
-        return F.scaled_dot_product_attention(query, key, value, scale=scale)
+        mask = None if bias is None else bias[..., None, None, :]
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     # Keys by queries: a softmax over an axis that is not the last one is vectorised for short sequences as well.
     scores = torch.matmul(key, (query * (scale or query.shape[-1] ** -0.5)).transpose(-1, -2))
+    if bias is not None:
+        scores = scores + bias[..., None, :, None]
     return torch.matmul(scores.softmax(-2).transpose(-1, -2), value)
 
 
@@ -40,8 +53,8 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, tokens_BLJD: Tensor) -> Tensor:
-        """(B, L, J, D) -> (B, L, J, D)."""
+    def forward(self, tokens_BLJD: Tensor, read_BL: Tensor | None = None) -> Tensor:
+        """(B, L, J, D) -> (B, L, J, D). With attention over frames, read_BL (bool) are those that may be read."""
         windows, frames, joints, width = tokens_BLJD.shape
         each = width // self.heads
         qkv = self.qkv(tokens_BLJD)
@@ -50,23 +63,34 @@ class Attention(nn.Module):
         else:
             grid = qkv.view(windows, frames, joints * self.heads, 3, each)
         query, key, value = grid.transpose(1, 2).unbind(3)
-        mixed = attend(query, key, value)
+        mixed = attend(query, key, value, read=read_BL)
         return self.project(mixed.transpose(1, 2).reshape(windows, frames, joints, width))
 
 
 class TransformerBlock(nn.Module):
-    """x + DropPath(Attention(LN(x))), then x + DropPath(MLP(LN(x))), with exact GELU."""
+    """x + DropPath(Attention(LN(x))), then x + DropPath(MLP(LN(x))), with exact GELU unless told otherwise."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, drop_path: float, over: Axis, epsilon: float = 1e-6):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        drop_path: float,
+        over: Axis,
+        epsilon: float = 1e-6,
+        activation: Callable[[], nn.Module] = nn.GELU,
+    ):
         super().__init__()
         hidden = int(width * mlp_ratio)
         self.attention_norm = nn.LayerNorm(width, eps=epsilon)
         self.attention = Attention(width, heads, over)
         self.mlp_norm = nn.LayerNorm(width, eps=epsilon)
-        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
         self.drop_path = DropPath(drop_path, over)
 
-    def forward(self, tokens_BLJD: Tensor, draws: Draws | None = None) -> Tensor:
-        """(B, L, J, D) -> (B, L, J, D). Branches are dropped only while training and with draws."""
-        tokens = tokens_BLJD + self.drop_path(self.attention(self.attention_norm(tokens_BLJD)), draws)
+    def forward(
+        self, tokens_BLJD: Tensor, draws: Draws | None = None, read_BL: Tensor | None = None
+    ) -> Tensor:
+        """(B, L, J, D) -> (B, L, J, D). Branches are dropped only while training and with draws. `read_BL` as above."""
+        tokens = tokens_BLJD + self.drop_path(self.attention(self.attention_norm(tokens_BLJD), read_BL), draws)
         return tokens + self.drop_path(self.mlp(self.mlp_norm(tokens)), draws)

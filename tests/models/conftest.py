@@ -78,6 +78,7 @@ CASES = {
     # Their windows must be odd, or powers of three: three frames to overfit.
     "videopose3d": Case("videopose3d", {"channels": 64, "dropout": 0.0}, 5.0, 500, 3, 64, frames=9),
     "videopose3d-causal": Case("videopose3d", {"channels": 64, "dropout": 0.0, "causal": True}, 5.0, 500, 3, 64, 9),
+    "poseformer": Case("poseformer", {"joint_width": 8, "depth": 2, "heads": 2, "drop_path": 0.0}, overfit_steps=350),
 }
 
 

@@ -25,6 +25,7 @@ MODELS_IMPORTED_WITH_THE_REGISTRY = sorted(
 POSE = PoseShape(frames=4, joints=17, parents=H36M_17_PARENTS, left=(4, 5, 6, 11, 12, 13), right=(1, 2, 3, 14, 15, 16))
 MIXSTE = {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "loss": "weighted", "square_gradient": True}
 DIFFHPE = {"channels": 16, "blocks": 2, "step_embedding": 16, "dropout": 0.3, "conditioning": "lifter"}
+POSEFORMER = {"joint_width": 4, "depth": 2, "heads": 2, "drop_path": 0.3}
 VIDEOPOSE3D = {"channels": 16, "dropout": 0.3}
 STCFORMER = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0}
 
