@@ -31,7 +31,9 @@ def table(findings: list[Finding]) -> list[str]:
     """The findings as lines of text; long cells go on below."""
     head = ("check", "result", "measured", "allowed", "worst place")
     rows = [head, *((row.check, row.status, row.measured, row.allowed, row.place) for row in findings)]
-    cells = [[wrap(cell, width) for cell, width in zip(row, _WIDTHS, strict=True)] for row in rows]
+    cells = [
+        [wrap(cell, width, break_on_hyphens=False) for cell, width in zip(row, _WIDTHS, strict=True)] for row in rows
+    ]
     widths = [max(len(line) for row in cells for line in row[column]) for column in range(len(head))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()

@@ -32,12 +32,17 @@ def check_store(store: Store, progress: Callable[[int, int], None] = lambda done
     found = [_order(store), _images_and_rates(store)]
     if FAILED in {finding.status for finding in found}:
         return found
-    measures = []
+    measures: list[Measures] = []
+    distances: dict[str, np.ndarray] = {}
     for number, sequence in enumerate(store.sequences, start=1):
         measures.append(measure(store, sequence))
+        # histograms are added up by camera at once: one for each of many thousand sequences would fill the memory
+        if len(measures[-1].distances):
+            distances[sequence.camera] = distances.get(sequence.camera, 0) + measures[-1].distances
+            measures[-1].distances = np.zeros(0, np.int64)
         progress(number, len(store.sequences))
     found += [_finite(measures), _confidence(measures, store.skeleton), _inside(measures, store.skeleton)]
-    found += check_poses(store, measures)
+    found += check_poses(store, measures, distances)
     found += _frozen(store, measures)
     found += [_leakage(store), _twins(store), *_counts(store)]
     return found

@@ -79,6 +79,8 @@ class Measures:
     """What is wrong with the camera's parameters."""
     distances: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Histogram of the distances between keypoints and projected poses (see `percentile`); empty without camera."""
+    median_distance: float = float("nan")
+    """Median of these distances."""
     distance: Peak = field(default_factory=nothing)
     """Largest of these distances."""
 
@@ -122,6 +124,7 @@ def measure(store: Store, sequence: Sequence) -> Measures:
         _measure_frozen(found, runs, "poses", before, poses, usable)
         if len(found.distances):
             _measure_distances(found, start, keypoints[new], poses[new], seen[new] & usable[new, None])
+    found.median_distance = percentile(found.distances, 0.5)
     return found
 
 

@@ -22,8 +22,11 @@ to 1000 pixels wide and grow with the width beyond."""
 _CAMERAS_SHOWN = 8
 
 
-def check_poses(store: Store, measures: list[Measures]) -> list[Finding]:
-    """One row or more for each check of 3D; rows that say why if there is nothing to check."""
+def check_poses(store: Store, measures: list[Measures], distances: dict[str, np.ndarray]) -> list[Finding]:
+    """One row or more for each check of 3D; rows that say why if there is nothing to check.
+
+    distances: camera -> histogram of its sequences' distances between keypoints and projected poses.
+    """
     scored = [found for found in measures if found.scored]
     names = ("unit", "bone lengths", "left and right", "bones over time", "depth", "jumps", "reprojection")
     if not scored:
@@ -31,7 +34,13 @@ def check_poses(store: Store, measures: list[Measures]) -> list[Finding]:
         return [Finding(check=name, status=SKIPPED, measured=why) for name in names]
     means = np.array([found.bone_means for found in scored])
     rows = [_unit(store, scored, means), *_ranges(store, scored, means), _sides(store, scored, means)]
-    return [*rows, _rigid(store, scored), _depth(store, scored), _jumps(store, scored), *_reprojection(store, scored)]
+    return [
+        *rows,
+        _rigid(store, scored),
+        _depth(store, scored),
+        _jumps(store, scored),
+        *_reprojection(store, scored, distances),
+    ]
 
 
 def _unit(store: Store, scored: list[Measures], means: np.ndarray) -> Finding:
@@ -154,7 +163,7 @@ def _jumps(store: Store, scored: list[Measures]) -> Finding:
     )
 
 
-def _reprojection(store: Store, scored: list[Measures]) -> list[Finding]:
+def _reprojection(store: Store, scored: list[Measures], distances: dict[str, np.ndarray]) -> list[Finding]:
     """Distance between keypoints and projected poses, by camera: what shows a wrong camera, order or frame offset."""
     name = "reprojection"
     broken = [found for found in scored if found.camera_error]
@@ -165,10 +174,10 @@ def _reprojection(store: Store, scored: list[Measures]) -> list[Finding]:
     if not known:
         return [Finding(check=name, status=SKIPPED, measured="no sequence has camera parameters")]
     exact = _keypoints_are_projected(store.description)
-    rows = [
-        _camera_row(name, [found for found in known if found.sequence.camera == camera], exact)
-        for camera in sorted({found.sequence.camera for found in known})
-    ]
+    by_camera: dict[str, list[Measures]] = {}
+    for found in known:
+        by_camera.setdefault(found.sequence.camera, []).append(found)
+    rows = [_camera_row(name, by_camera[camera], distances[camera], exact) for camera in sorted(by_camera)]
     if len(rows) > _CAMERAS_SHOWN:
         badness = {FAILED: 0, WARNING: 1, SKIPPED: 2, OK: 3}
         rows.sort(key=lambda row: badness[row.status])
@@ -190,13 +199,12 @@ def _keypoints_are_projected(description: dict[str, Any]) -> bool:
     return any(isinstance(text, str) and text.lower().startswith(_MEASURED_TOO) for text in said)
 
 
-def _camera_row(name: str, known: list[Measures], exact: bool) -> Finding:
+def _camera_row(name: str, known: list[Measures], together: np.ndarray, exact: bool) -> Finding:
     grow = max(1.0, max(found.sequence.width for found in known) / 1000)
-    medians = np.array([percentile(found.distances, 0.5) for found in known])
+    medians = np.array([found.median_distance for found in known])
     check = f"{name}, camera {known[0].sequence.camera}"
     if np.isnan(medians).all():
         return Finding(check=check, status=SKIPPED, measured="no keypoint whose projection lies in the image")
-    together = np.sum([found.distances for found in known], axis=0)
     middle, most = percentile(together, 0.5), percentile(together, 0.95)
     worst = int(np.nanargmax(medians))
     if exact:

@@ -136,6 +136,7 @@ def test_measures_equal_a_plain_computation(tmp_path, monkeypatch: pytest.Monkey
     apart = np.linalg.norm(pixels - wanted, axis=-1)
     assert found.distances.sum() == apart.size
     assert percentile(found.distances, 0.5) == pytest.approx(np.median(apart), rel=0.02)
+    assert found.median_distance == percentile(found.distances, 0.5)
     assert percentile(found.distances, 0.95) == pytest.approx(np.percentile(apart, 95), rel=0.03)
     assert found.distance.value == pytest.approx(apart.max(), rel=1e-4)
     assert (found.distance.frame, found.distance.joint) == np.unravel_index(apart.argmax(), apart.shape)
@@ -280,7 +281,22 @@ def test_wrong_camera_and_mirrored_order(store: Store) -> None:
     assert "median" in bad.place
 
 
-def test_frame_offset_is_a_warning(store: Store) -> None:
+def test_each_camera_has_its_row_and_many_are_summed_up(tmp_path) -> None:
+    cameras = [
+        replace(sequence, camera=f"view {number:02d}", recording=f"{sequence.recording} {number}")
+        for number in range(12)
+        for sequence in people(1.0 + 30 * (number == 11))[:2]
+    ]
+    found = [row for row in check_store(stored(tmp_path, cameras)) if row.check.startswith("reprojection")]
+    assert [row.status for row in found] == [WARNING] + [OK] * 8
+    assert (found[0].check, found[1].check) == ("reprojection, camera view 11", "reprojection, camera view 00")
+    assert found[-1].measured == "4 other cameras, 4 of them ok"
+    # each row is of its own camera's keypoints: sigma 31 and 1
+    assert float(found[0].measured.split()[1]) == pytest.approx(31 * np.sqrt(2 * np.log(2)), rel=0.05)
+    assert float(found[1].measured.split()[1]) == pytest.approx(np.sqrt(2 * np.log(2)), rel=0.05)
+
+
+def test_shifted_keypoints_are_a_warning(store: Store) -> None:
     def later(keypoints: np.ndarray) -> None:
         keypoints[..., 0] += 0.05  # 25 px of an image 1000 px wide
 
