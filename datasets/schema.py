@@ -55,7 +55,7 @@ class CameraSequence:
     camera_parameters: dict[str, Any] = field(default_factory=dict)
     """Plain numbers of the camera (see `cameras.Camera`), empty if unknown."""
     images: dict[str, Any] = field(default_factory=dict)
-    """Where the frames' images are (see `images.ImageFiles`), empty if there are none."""
+    """Where the frames' images are (see `images.places`), empty if there are none: then they can be drawn."""
 
     @property
     def name(self) -> str:

@@ -101,9 +101,10 @@ class Body:
         for name, lines in _PLACES.items():
             line = next(line for line in lines if all(word in self._weights for word in _words(line)))
             self._weights[name] = _sum(line, self._weights)
-        self._ends = [
-            np.array([self._weights.get(part[end], np.zeros(len(skeleton))) for part in _PARTS]) for end in (0, 1)
-        ]
+        starts, ends = ([part[0] for part in _PARTS], [part[1] for part in _PARTS])
+        # toes are found from the pose, see `capsules`
+        nowhere = np.zeros(len(skeleton))
+        self._ends = [np.array([self._weights.get(name, nowhere) for name in names]) for names in (starts, ends)]
         self.clothes = np.array([[CLOTHES.index(part[3]), CLOTHES.index(part[4])] for part in _PARTS])
         """(K, 2) index into `CLOTHES`: back, front."""
         self.own_radius = np.array([_OWN_RADIUS.get(name, 0.06) for name in skeleton.joints])

@@ -91,7 +91,7 @@ def apply(
             f"textures are {textures.dtype} {textures.shape}, expected uint8 (T, side, side, 3) with sides of at least "
             f"patches.size = {config.size}. Make or read larger ones."
         )
-    table = placements(*images.shape[1:3], config.size, config.stride)
+    table = placements(images.shape[1], images.shape[2], config.size, config.stride)
     for what, index, count in (("placement", placement, len(table)), ("texture", texture, len(textures))):
         _check_index(what, np.asarray(index), len(images), count)
     inside = np.arange(config.size)
@@ -172,7 +172,11 @@ def search(
     those images; it is called with at most `batch` of them. counts: (N, P, J) from `counted`; texture: (N,).
     Raises ValueError as `apply` and `worst` do, and if `errors_of` returns another shape.
     """
-    shape = (len(images), len(placements(*images.shape[1:3], config.size, config.stride)), counts.shape[-1])
+    shape = (
+        len(images),
+        len(placements(images.shape[1], images.shape[2], config.size, config.stride)),
+        counts.shape[-1],
+    )
     errors = np.empty((shape[0] * shape[1], shape[2]))
     for first in range(0, len(errors), batch):
         rows = np.arange(first, min(first + batch, len(errors)))
