@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.anatomy import body_scale, bone_lengths
+from posegrid.datasets.anatomy import body_scale, bone_lengths, bone_ranges
 from posegrid.datasets.skeletons import Skeleton
 
 _MM_PER_M = 1000
+_MOST_UNEQUAL, _MOST_ODD = 1.8, 0.5
+"""Ratio of mirrored bones, and share of bones with an implausible length, beyond which joints are in another order."""
 _GROSS = 8.0
 """Bones this many times longer or shorter than a person's mean another unit, which is off by 10 at least."""
 
@@ -46,3 +48,26 @@ def metres(file: Any, where: str, millimetres: np.ndarray, skeleton: Skeleton) -
             "must be. Do not convert the data set's files: use them as they were published."
         )
     return result
+
+
+def refuse_other_order(file: Any, where: str, poses: np.ndarray, skeleton: Skeleton) -> None:
+    """Raises ValueError unless poses (F, J, 3) in metres look like a body in the order of `skeleton`.
+
+    The two sides of a body have equal bones, and few are of implausible length. Another order of the joints has a pair
+    of unequal ones (twice as long and more) and most lengths implausible; left and right swapped is not noticed.
+    """
+    lengths = bone_lengths(poses.astype(np.float64), skeleton).mean(axis=0)
+    of_joint = dict(zip((child for child, _ in skeleton.bones), lengths, strict=True))
+    pairs = np.array(
+        [[of_joint[left], of_joint[right]] for left, right in zip(skeleton.left, skeleton.right, strict=True)]
+    )
+    unequal = (pairs.max(axis=1) > _MOST_UNEQUAL * pairs.min(axis=1)).any()
+    shortest, longest = bone_ranges(skeleton).T
+    odd = (lengths < shortest) | (lengths > longest)
+    if unequal or odd.mean() > _MOST_ODD:
+        raise ValueError(
+            f"{file}: {where} has no human body in the order of {skeleton.name} ({', '.join(skeleton.joints)}): "
+            f"{odd.sum()} of {len(odd)} mean bone lengths are implausible"
+            f"{', and left and right bones differ' if unequal else ''}. Its joints are in another order than "
+            "documented: use the files as they were published."
+        )
