@@ -6,7 +6,7 @@ Here every instruction is carried out on a plain list, dictionaries and the obje
 N bytes leads to a number of objects in proportion to N; nothing is imported, and only what is admitted is called.
 
 Formats: protocols 0 to 5 as Python 2 and 3 write them, without out-of-band buffers, persistent ids, extension
-registries and sets. Texts of Python 2 are read as Latin-1, the long ones when they are asked for (`OldText`).
+registries; sets are passed over. Texts of Python 2 are read as Latin-1, the long ones when they are asked for (`OldText`).
 """
 
 import codecs
@@ -30,6 +30,13 @@ class OldText:
 
     def __init__(self, content: bytes) -> None:
         self.content = content
+
+
+class SkippedSet:
+    """A set. Its members are not kept: hashing them is what files could abuse, and no data is in sets."""
+
+    def __init__(self, *members: Any) -> None:
+        pass
 
 
 def load(stream: IO[bytes], admitted: Mapping[tuple[str, str], Any], size: int) -> Any:
@@ -151,6 +158,11 @@ class _Machine:
         self.fill(target, self.since_mark())
         self.push(target)
 
+    def drop_members(self) -> None:
+        self.since_mark()
+        if type(self.stack[-1]) is not SkippedSet:
+            raise TypeError("members for something that is no set")
+
     # -- names and objects --------------------------------------------------------------------------------------------
 
     def name(self, module: Any, name: Any) -> None:
@@ -229,6 +241,9 @@ _INSTRUCTIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b"d": _Machine.new_dict,
     b"s": lambda m: m.fill(m.stack[-3], list(m.last(2))),
     b"u": lambda m: (lambda items: m.fill(m.stack[-1], items))(m.since_mark()),
+    b"\x8f": lambda m: m.push(SkippedSet()),
+    b"\x90": _Machine.drop_members,
+    b"\x91": lambda m: m.push(SkippedSet(m.since_mark())),
     b"g": lambda m: m.push(m.memo[int(m.line())]),
     b"h": lambda m: m.push(m.memo[m.number("<B")]),
     b"j": lambda m: m.push(m.memo[m.number("<I")]),

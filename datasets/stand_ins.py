@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.plain_pickle import OldText, RefusedError
+from posegrid.datasets.plain_pickle import OldText, RefusedError, SkippedSet
 
 PLAIN_KINDS = "biufc"
 """Kinds of numbers an array may hold: bool, integers, floats, complex."""
@@ -39,7 +39,8 @@ class Maker:
         """The value with stand-ins replaced; shared parts stay shared. Raises RefusedError for other types, values
         that hold themselves, nesting that is too deep, and parts that unfold to more than the file accounts for."""
         if value is None or isinstance(value, str | bytes | bool | int | float | complex):
-            self.weight += 1
+            # a long text counts for more: whoever makes an array of many references to it makes as many copies
+            self.weight += 1 + len(value) // 16 if isinstance(value, str | bytes) else 1
             return value
         key = id(value)
         if key in self.done:
@@ -184,13 +185,6 @@ class _Wrapped(_StandIn):
         return chosen.reshape(maker.real(state["preferred_shape"])) if "preferred_shape" in state else chosen
 
 
-class _Unread(_StandIn):
-    """Stand-in of what wrapped arrays keep beside their content (sets of names)."""
-
-    def __init__(self, *arguments: Any) -> None:
-        pass
-
-
 def _content(content: Any, maker: Maker) -> bytes:
     """The bytes of an array's content, in whichever way the versions of Python and NumPy wrote them."""
     if isinstance(content, bytes):
@@ -239,6 +233,7 @@ ADMITTED: dict[tuple[str, str], Any] = {
     **{(f"{core}.numeric", "_frombuffer"): _frombuffer for core in _CORES},
     **{(f"scipy.sparse.{file}", "csc_matrix"): _Sparse for file in ("csc", "_csc")},
     **{(module, "_reconstructor"): _reconstructor for module in ("copy_reg", "copyreg")},
-    **{(module, name): _Unread for module in _BUILTINS for name in ("set", "object")},
+    **{(module, "object"): _StandIn for module in _BUILTINS},
+    **{(module, "set"): SkippedSet for module in _BUILTINS},
 }
 """Module and name in a file -> what stands for it."""
