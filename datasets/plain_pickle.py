@@ -6,7 +6,7 @@ Here every instruction is carried out on a plain list, dictionaries and the obje
 N bytes leads to a number of objects in proportion to N; nothing is imported, and only what is admitted is called.
 
 Formats: protocols 0 to 5 as Python 2 and 3 write them, without out-of-band buffers, persistent ids, extension
-registries; sets are passed over. Texts of Python 2 are read as Latin-1, the long ones when they are asked for (`OldText`).
+registries; sets are passed over. Texts of Python 2 are read as Latin-1, long ones when they are asked for (`OldText`).
 """
 
 import codecs

@@ -70,13 +70,16 @@ def skinned(model: dict[str, np.ndarray], pose: np.ndarray, shape: np.ndarray, t
         local[:3, :3] = turns[joint]
         local[:3, 3] = joints[joint] - (joints[parent] if parent >= 0 else 0)
         chains.append(chains[parent] @ local if parent >= 0 else local)
+    from_rest = []
+    for joint, chain in enumerate(chains):
+        back = np.eye(4)
+        back[:3, 3] = -joints[joint]
+        from_rest.append(chain @ back)
     mesh = []
     for vertex, weights in zip(posed, model["weights"], strict=True):
         moved = np.zeros(4)
-        for joint, weight in enumerate(weights):
-            back = np.eye(4)
-            back[:3, 3] = -joints[joint]
-            moved += weight * (chains[joint] @ back @ [*vertex, 1])
+        for matrix, weight in zip(from_rest, weights, strict=True):
+            moved += weight * (matrix @ np.append(vertex, 1)) if weight else 0
         mesh.append(moved[:3])
     return np.array(mesh) + translation
 
