@@ -34,6 +34,8 @@ def from_official(model: nn.Module, official: Mapping[str, Tensor]) -> dict[str,
     released model has and never reads (norms and tables of StridedTransformer) is checked for its shape and left out.
     """
     family = _family(model)
+    if hasattr(family, "joined"):  # what the release has in pieces and we in one
+        official = family.joined(official)
     unread = family.unread(model) if hasattr(family, "unread") else {}
     state, used, missing, misshaped = {}, set(unread), [], []
     for key, ours in model.state_dict().items():

@@ -16,19 +16,14 @@ from posegrid.models.blocks.drop import DropPath
 Axis = Literal["frames", "joints"]
 LONG_SEQUENCE = 64
 """From this length on the fused kernel is used on a CPU too; below it, its backward pass is about twice as slow."""
-MASKED = -1e9
-"""Added to the logits of keys that may not be read: their weights are exactly 0, unless none may be read: then all
-weights are alike, where minus infinity would give NaN."""
 
 
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, read: Tensor | None = None
-) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, read: Tensor | None = None) -> Tensor:
     """softmax(scale q k^T) v over sequences, all (..., H, S, E); the scale is 1 / sqrt(E) unless given.
 
     read: (..., S) bool, keys that may be read, the same for all heads and queries; None: all.
     """
-    bias = None if read is None else torch.zeros_like(read, dtype=query.dtype).masked_fill_(~read, MASKED)
+    bias = None if read is None else _bias(read, query.dtype)
     if query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE:
         mask = None if bias is None else bias[..., None, None, :]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
@@ -37,6 +32,12 @@ def attend(
     if bias is not None:
         scores = scores + bias[..., None, :, None]
     return torch.matmul(scores.softmax(-2).transpose(-1, -2), value)
+
+
+def _bias(read: Tensor, kind: torch.dtype) -> Tensor:
+    """What is added to the logits: a number so low that weights become exactly 0, and so large that logits are rounded
+    away where no key may be read: all weights are alike there, where minus infinity would give NaN."""
+    return torch.zeros_like(read, dtype=kind).masked_fill_(~read, torch.finfo(kind).min / 2)
 
 
 class Attention(nn.Module):
@@ -88,9 +89,7 @@ class TransformerBlock(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
         self.drop_path = DropPath(drop_path, over)
 
-    def forward(
-        self, tokens_BLJD: Tensor, draws: Draws | None = None, read_BL: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, tokens_BLJD: Tensor, draws: Draws | None = None, read_BL: Tensor | None = None) -> Tensor:
         """(B, L, J, D) -> (B, L, J, D). Branches are dropped only while training and with draws. `read_BL` as above."""
         tokens = tokens_BLJD + self.drop_path(self.attention(self.attention_norm(tokens_BLJD), read_BL), draws)
         return tokens + self.drop_path(self.mlp(self.mlp_norm(tokens)), draws)
