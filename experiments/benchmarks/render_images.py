@@ -10,6 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def main() -> None:
     for obstacles in (0, 2):
         reader = open_images(store, None, replace(Config(), renderer=rendering.Config(obstacles=obstacles)))
         reader.crops(sequence[:4], frame[:4])  # textures are made once
-        found = speed(lambda reader=reader: reader.crops(sequence, frame), settings.rounds)
+        found = speed(partial(reader.crops, sequence, frame), settings.rounds)
         print(f"drawn, {obstacles} obstacles: {found:.0f} crops of 256 x 192 px per second")
     textures = make_textures(0, _FRAMES, 1024)[:, :1000, :1000]
     files = [settings.folder / f"frame_{number}.jpg" for number in range(_FRAMES)]
