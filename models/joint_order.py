@@ -13,6 +13,9 @@ MIXSTE_JOINT_WEIGHTS = (
 NON_LOCAL_GROUPS = ((2, 3), (5, 6), (1, 4), (0, 7), (8, 9, 10), (15, 16), (12, 13), (11, 14))
 """Groups of joints that DiffHPE's non-local layer means to pool: lower legs, hips, trunk, neck and head, arms."""
 
+MARTINEZ_UNREAD = (9,)
+"""Neck/Nose, which the 16 keypoints of SimpleBaseline lack."""
+
 
 def require_h36m_17(pose: PoseShape, setting: str, remedy: str) -> None:
     """Raise ValueError unless the skeleton is Human3.6M-17, which `setting` needs."""

@@ -16,6 +16,7 @@ from posegrid.models.registry import build_model, config_class
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
 CONDITIONER = {"width": 16, "depth": 2, "heads": 4}
+SMALL_UPLIFT = {"width": 32, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
 SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
 
 
@@ -35,6 +36,8 @@ class Case:
     """Times each of them stands in the batch. Running variances are unbiased: of n values, 1 + 1/n too large."""
     frames: int = 5
     """Frames of all other windows of the battery."""
+    seen_every: int = 1
+    """Only every n-th frame of a window has keypoints, the second one first: the others are hidden."""
     any_skeleton: dict[str, Any] = field(default_factory=dict)
     """Options that free the model from the joint order of Human3.6M-17."""
     conditioned: bool = False
@@ -79,6 +82,34 @@ CASES = {
     "videopose3d": Case("videopose3d", {"channels": 64, "dropout": 0.0}, 5.0, 500, 3, 64, frames=9),
     "videopose3d-causal": Case("videopose3d", {"channels": 64, "dropout": 0.0, "causal": True}, 5.0, 500, 3, 64, 9),
     "poseformer": Case("poseformer", {"joint_width": 8, "depth": 2, "heads": 2, "drop_path": 0.0}, overfit_steps=350),
+    "simple-baseline": Case(
+        "simple_baseline",
+        {"width": 64, "dropout": 0.0, "norm_momentum": 0.1},
+        overfit_steps=400,
+        overfit_copies=32,
+        any_skeleton={"reads": "all"},
+    ),
+    "simple-baseline-plain": Case(
+        "simple_baseline",
+        {"width": 64, "dropout": 0.0, "norm_momentum": 0.1, "standardise": False, "reads": "all", "root": "predicted"},
+        overfit_steps=400,
+        overfit_copies=32,
+    ),
+    "uplift-upsample": Case(
+        "uplift_upsample",
+        {**SMALL_UPLIFT, "strides": (3, 3), "paddings": (0, 0)},
+        overfit_steps=300,
+        overfit_frames=9,
+        frames=9,
+        seen_every=2,
+    ),
+    "uplift-upsample-sequence": Case(
+        "uplift_upsample",
+        {**SMALL_UPLIFT, "strided": False, "output": "sequence", "spatial_depth": 0},
+        overfit_steps=300,
+        overfit_frames=5,
+        seen_every=2,
+    ),
 }
 
 
@@ -121,8 +152,9 @@ def pose(request, shape_of) -> PoseShape:
 
 
 @pytest.fixture
-def batch_of():
+def batch_of(request):
     """Function (windows, pose, seed) -> one body turning at various angles, seen by a camera four metres away."""
+    every = request.getfixturevalue("case").seen_every if "case" in request.fixturenames else 1
 
     def make(windows: int, pose: PoseShape, seed: int = 0) -> Batch:
         body = torch.randn(pose.joints, 3, generator=torch.Generator().manual_seed(0)) * 0.3
@@ -133,7 +165,8 @@ def batch_of():
         turn = torch.stack([cos, zero, sin, zero, one, zero, -sin, zero, cos], dim=-1).unflatten(-1, (3, 3))
         poses = body @ turn
         keypoints = 2.0 * poses[..., :2] / (poses[..., 2:] + 4)
-        return Batch(keypoints=keypoints, visible=torch.ones(keypoints.shape[:-1], dtype=torch.bool), poses=poses)
+        visible = (torch.arange(pose.frames) % every == every // 2)[:, None].expand(windows, -1, pose.joints)
+        return Batch(keypoints=keypoints * visible[..., None], visible=visible, poses=poses)
 
     return make
 

@@ -48,7 +48,9 @@ def test_batch_norm_over_unequal_shares(results, name):
             torch.testing.assert_close(worker[f"{name}.{what}"], alone[f"{name}.{what}"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mlp", "mixste", "diffhpe", "stcformer", "videopose3d", "poseformer"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "mixste", "diffhpe", "stcformer", "videopose3d", "poseformer", "simple_baseline", "uplift_upsample"]
+)
 def test_training_curve_and_final_state(results, name):
     alone, pair = results[0][name], [worker[name] for worker in results[1]]
     assert alone["losses"].std() > 0

@@ -15,19 +15,31 @@ from torch.nn.parallel import DistributedDataParallel
 from posegrid.models.blocks.batch_norm import BatchNorm1d
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.joint_order import H36M_17_PARENTS
-from posegrid.models.registry import build_model, config_class
+from posegrid.models.registry import build_model, config_class, model_names
 
-MODELS_IMPORTED_WITH_THE_REGISTRY = sorted(
-    name
-    for name in ("mlp", "mixste", "diffhpe", "stcformer", "videopose3d")
-    if f"posegrid.models.{name}" in sys.modules
-)
+MODELS_IMPORTED_WITH_THE_REGISTRY = sorted(name for name in model_names() if f"posegrid.models.{name}" in sys.modules)
 POSE = PoseShape(frames=4, joints=17, parents=H36M_17_PARENTS, left=(4, 5, 6, 11, 12, 13), right=(1, 2, 3, 14, 15, 16))
 MIXSTE = {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "loss": "weighted", "square_gradient": True}
 DIFFHPE = {"channels": 16, "blocks": 2, "step_embedding": 16, "dropout": 0.3, "conditioning": "lifter"}
-POSEFORMER = {"joint_width": 4, "depth": 2, "heads": 2, "drop_path": 0.3}
-VIDEOPOSE3D = {"channels": 16, "dropout": 0.3}
-STCFORMER = {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0}
+OTHERS = {
+    "mlp": {"width": 16, "dropout": 0.3},
+    "stcformer": {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0},
+    "videopose3d": {"channels": 16, "dropout": 0.3},
+    "poseformer": {"joint_width": 4, "depth": 2, "heads": 2, "drop_path": 0.3},
+    "simple_baseline": {"width": 16, "blocks": 1, "dropout": 0.3},
+    "uplift_upsample": {
+        "width": 16,
+        "spatial_width": 4,
+        "spatial_depth": 2,
+        "temporal_depth": 2,
+        "heads": 2,
+        "drop_path": 0.3,
+        "strides": (2,),
+        "paddings": (0,),
+    },
+}
+FRAMES = {"videopose3d": 3}
+"""Window lengths of those that cannot have four frames."""
 
 
 def batch_norm_results(rank: int, world: int) -> dict[str, torch.Tensor]:
@@ -95,16 +107,11 @@ def small_models() -> dict[str, Lifter]:
     with torch.no_grad():
         for parameter in wrapper.parameters():
             parameter.add_(torch.randn(parameter.shape) * 0.1)  # layers that start at zero take part
-    perceptron = build_model("mlp", config_class("mlp")(width=16, dropout=0.3), POSE)
-    criss_cross = build_model("stcformer", config_class("stcformer")(**STCFORMER), POSE)
-    convolutions = build_model("videopose3d", config_class("videopose3d")(**VIDEOPOSE3D), replace(POSE, frames=3))
-    return {
-        "videopose3d": convolutions,
-        "stcformer": criss_cross,
-        "mixste": lifter,
-        "diffhpe": wrapper,
-        "mlp": perceptron,
-    }
+    models = {"mixste": lifter, "diffhpe": wrapper}
+    for name, options in OTHERS.items():
+        pose = replace(POSE, frames=FRAMES.get(name, POSE.frames))
+        models[name] = build_model(name, config_class(name)(**options), pose)
+    return models
 
 
 def main(rank: int, world: int, folder: Path) -> None:
