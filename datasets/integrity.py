@@ -196,20 +196,33 @@ def _twins(store: Store) -> Finding:
 
 
 def _counts(store: Store) -> list[Finding]:
-    """Frames of the splits beside those that publications state for this data set."""
+    """Frames of the splits beside those that publications state for this data set, in all and by recording."""
     rows = []
     for known in json.loads(_COUNTS.read_text(encoding="utf-8")):
         if not store.source.startswith(known["source"]):
             continue
-        frames = sum(sequence.frames for sequence in store.sequences if sequence.split in known["splits"])
-        differs = frames != known["frames"]
+        only_valid = known.get("only_valid", False)
+        counted = store.valid if only_valid else np.ones_like(store.valid)
+        found = [
+            (sequence, int(counted[sequence.offset : sequence.offset + sequence.frames].sum()))
+            for sequence in store.sequences
+            if sequence.split in known["splits"]
+        ]
+        frames = sum(count for _, count in found)
+        by_recording = known.get("recordings", {})
+        other = [
+            f"{sequence.name} has {count:,}, not {by_recording[key]:,}"
+            for sequence, count in found
+            if count != by_recording.get(key := f"{sequence.subject}/{sequence.recording}", count)
+        ]
+        differs = frames != known["frames"] or bool(other)
         rows.append(
             Finding(
-                check=f"published frames, {' + '.join(known['splits'])}",
+                check=f"published {'valid ' * only_valid}frames, {' + '.join(known['splits'])}",
                 status=WARNING if differs else OK,
                 measured=f"{frames:,}" + (": a part or a variant, not comparable with publications" * differs),
                 allowed=f"{known['frames']:,}",
-                place=known["from"],
+                place=other[0] if other else known["from"],
             )
         )
     return rows
