@@ -48,7 +48,7 @@ def read_mat(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
             raise _DamagedError("it ends within its header")
         content = np.memmap(path, dtype=np.uint8, mode="r")
         order = _byte_order(bytes(content[:_HEADER]))
-        found, present = _variables(memoryview(content)[_HEADER:], order, names)
+        found, present = _variables(content.data[_HEADER:], order, names)
     except (_DamagedError, OSError, zlib.error, MemoryError) as error:
         raise ValueError(
             f"{path} is damaged or cut ({error}); expected a whole MATLAB file of version 5 to 7.3. Fetch it again."

@@ -123,7 +123,7 @@ def raw_training(file: Path, cameras: Sequence[str], annotation: str) -> list[Vi
                     f"28 joints. {_ADVICE}"
                 )
             arrays.append(found.reshape(len(found), 28, coordinates)[:, FROM_28])
-        views.append(_view(file, f"camera {camera}", camera, *arrays, ("annot2", name)))
+        views.append(_view(file, f"camera {camera}", camera, arrays[0], arrays[1], ("annot2", name)))
     return views
 
 
@@ -140,7 +140,7 @@ def raw_test(file: Path, camera: str, annotation: str) -> View:
         if array.ndim != 4 or array.shape[1] != 1:
             raise ValueError(f"{file}: {variable} is {kind(array)}, expected (frames, 1, {_JOINTS}, ...). {_ADVICE}")
         arrays.append(array[:, 0])
-    view = _view(file, "the sequence", camera, *arrays, ("annot2", name))
+    view = _view(file, "the sequence", camera, arrays[0], arrays[1], ("annot2", name))
     valid = _valid(file, "valid_frame", content["valid_frame"], len(view.pixels))
     return View(camera=camera, pixels=view.pixels, millimetres=view.millimetres, valid=valid)
 

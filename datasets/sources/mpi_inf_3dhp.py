@@ -42,6 +42,8 @@ TEST_SEQUENCES = ("TS1", "TS2", "TS3", "TS4", "TS5", "TS6")
 CAMERAS = ("0", "1", "2", "4", "5", "6", "7", "8")
 """Cameras that P-STMO and its followers train on, of 0 to 13."""
 
+_Files = dict[str, tuple[str, ...]]
+"""Sequence -> its raw files."""
 _TEST_CAMERA = "test"
 _STUDIO_SIZE, _OUTDOOR_SIZE = (2048, 2048), (1920, 1080)
 _OUTDOORS = ("TS5", "TS6")
@@ -197,9 +199,9 @@ def _test_camera(name: str) -> Camera:
     )
 
 
-def _npz_files(config: Config, raw: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+def _npz_files(config: Config, raw: Path | None) -> tuple[_Files, _Files]:
     """Training and test sequence -> its file."""
-    found = []
+    found: list[_Files] = []
     for part, names in (("train", tuple(FRAME_RATES)), ("test", TEST_SEQUENCES)):
         name = f"data_{part}_3dhp{_NPZ[config.annotation]}.npz"
         file = raw / name if raw else None
@@ -220,9 +222,10 @@ def _npz_files(config: Config, raw: Path | None) -> tuple[dict[str, tuple[str, .
     return found[0], found[1]
 
 
-def _raw_files(raw: Path | None) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+def _raw_files(raw: Path | None) -> tuple[_Files, _Files]:
     """Training sequence -> annotation, and calibration where there is one; test sequence -> annotation."""
-    training, test = {}, {}
+    training: _Files = {}
+    test: _Files = {}
     for name in FRAME_RATES:
         subject, sequence = name.split(" ")
         folder = raw / subject / sequence if raw else Path()
