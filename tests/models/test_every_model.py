@@ -8,7 +8,7 @@ import torch
 from posegrid.models.interface import PoseShape
 from posegrid.models.registry import build_model, config_class, model_names, needs_conditioner
 
-SUPERVISES_ALL_FRAMES = {"strided_transformer"}
+SUPERVISES_ALL_FRAMES = {"strided_transformer", "uplift_upsample"}
 """Models that lift one frame of the window and train with all."""
 
 
