@@ -11,27 +11,36 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from posegrid.models.blocks.draws import Draws
-from posegrid.models.blocks.drop import DropPath
+from posegrid.models.blocks.drop import Dropout, DropPath
 
 Axis = Literal["frames", "joints"]
 LONG_SEQUENCE = 64
 """From this length on the fused kernel is used on a CPU too; below it, its backward pass is about twice as slow."""
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, read: Tensor | None = None) -> Tensor:
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float | None = None,
+    read: Tensor | None = None,
+    drop: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
     """softmax(scale q k^T) v over sequences, all (..., H, S, E); the scale is 1 / sqrt(E) unless given.
 
     read: (..., S) bool, keys that may be read, the same for all heads and queries; None: all.
+    drop: what is applied to the weights (..., H, S, S), keys by queries. They are then held in memory.
     """
     bias = None if read is None else _bias(read, query.dtype)
-    if query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE:
+    if drop is None and (query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE):
         mask = None if bias is None else bias[..., None, None, :]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     # Keys by queries: a softmax over an axis that is not the last one is vectorised for short sequences as well.
     scores = torch.matmul(key, (query * (scale or query.shape[-1] ** -0.5)).transpose(-1, -2))
     if bias is not None:
         scores = scores + bias[..., None, :, None]
-    return torch.matmul(scores.softmax(-2).transpose(-1, -2), value)
+    weights = scores.softmax(-2) if drop is None else drop(scores.softmax(-2))
+    return torch.matmul(weights.transpose(-1, -2), value)
 
 
 def _bias(read: Tensor, kind: torch.dtype) -> Tensor:
@@ -47,15 +56,19 @@ class Attention(nn.Module):
     and heads of the projection merge into one axis as a view, and attention over frames needs no copy either.
     """
 
-    def __init__(self, width: int, heads: int, over: Axis):
+    def __init__(self, width: int, heads: int, over: Axis, dropout: float = 0.0):
         super().__init__()
         self.heads = heads
         self.over = over
+        self.dropout = Dropout(dropout)
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, tokens_BLJD: Tensor, read_BL: Tensor | None = None) -> Tensor:
-        """(B, L, J, D) -> (B, L, J, D). With attention over frames, read_BL (bool) are those that may be read."""
+    def forward(self, tokens_BLJD: Tensor, read_BL: Tensor | None = None, draws: Draws | None = None) -> Tensor:
+        """(B, L, J, D) -> (B, L, J, D). With attention over frames, read_BL (bool) are those that may be read.
+
+        With draws and a dropout rate, single attention weights are dropped while training.
+        """
         windows, frames, joints, width = tokens_BLJD.shape
         each = width // self.heads
         qkv = self.qkv(tokens_BLJD)
@@ -64,7 +77,12 @@ class Attention(nn.Module):
         else:
             grid = qkv.view(windows, frames, joints * self.heads, 3, each)
         query, key, value = grid.transpose(1, 2).unbind(3)
-        mixed = attend(query, key, value, read=read_BL)
+        drops = self.training and draws is not None and self.dropout.rate > 0
+
+        def drop(weights: Tensor) -> Tensor:
+            return self.dropout(weights.unflatten(0, (windows, -1)), draws).view_as(weights)
+
+        mixed = attend(query, key, value, read=read_BL, drop=drop if drops else None)
         return self.project(mixed.transpose(1, 2).reshape(windows, frames, joints, width))
 
 

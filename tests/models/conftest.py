@@ -16,7 +16,7 @@ from posegrid.models.registry import build_model, config_class
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
 CONDITIONER = {"width": 16, "depth": 2, "heads": 4}
-SMALL_UPLIFT = {"width": 32, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
+SMALL_UPLIFT = {"width": 24, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
 SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
 
 
@@ -106,9 +106,25 @@ CASES = {
     "uplift-upsample-sequence": Case(
         "uplift_upsample",
         {**SMALL_UPLIFT, "strided": False, "output": "sequence", "spatial_depth": 0},
-        overfit_steps=300,
+        overfit_steps=450,
         overfit_frames=5,
         seen_every=2,
+    ),
+    "strided-transformer": Case(
+        "strided_transformer",
+        {
+            "width": 16,
+            "hidden": 32,
+            "depth": 1,
+            "heads": 2,
+            "embed_dropout": 0.0,
+            "dropout": 0.0,
+            "attention_dropout": 0.0,
+        },
+        overfit_steps=400,
+        overfit_frames=3,
+        overfit_copies=16,
+        frames=9,
     ),
 }
 

@@ -49,7 +49,18 @@ def test_batch_norm_over_unequal_shares(results, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["mlp", "mixste", "diffhpe", "stcformer", "videopose3d", "poseformer", "simple_baseline", "uplift_upsample"]
+    "name",
+    [
+        "mlp",
+        "mixste",
+        "diffhpe",
+        "stcformer",
+        "videopose3d",
+        "poseformer",
+        "simple_baseline",
+        "strided_transformer",
+        "uplift_upsample",
+    ],
 )
 def test_training_curve_and_final_state(results, name):
     alone, pair = results[0][name], [worker[name] for worker in results[1]]

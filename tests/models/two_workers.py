@@ -27,9 +27,10 @@ OTHERS = {
     "videopose3d": {"channels": 16, "dropout": 0.3},
     "poseformer": {"joint_width": 4, "depth": 2, "heads": 2, "drop_path": 0.3},
     "simple_baseline": {"width": 16, "blocks": 1, "dropout": 0.3},
+    "strided_transformer": {"width": 8, "hidden": 16, "depth": 1, "heads": 2, "dropout": 0.3, "attention_dropout": 0.3},
     "uplift_upsample": {
-        "width": 16,
-        "spatial_width": 4,
+        "width": 32,
+        "spatial_width": 16,
         "spatial_depth": 2,
         "temporal_depth": 2,
         "heads": 2,
@@ -38,7 +39,7 @@ OTHERS = {
         "paddings": (0,),
     },
 }
-FRAMES = {"videopose3d": 3}
+FRAMES = {"videopose3d": 3, "strided_transformer": 3}
 """Window lengths of those that cannot have four frames."""
 
 
