@@ -37,9 +37,9 @@ MPII_16 = (
 _KEYPOINTS = {"stacked_hourglass": "stacked hourglass", "gt": "projected"}
 _FOUND = re.compile(r"(?:.*/)?(S\d+/(?:MyPoses/3D_positions|StackedHourglass)/[^/]+\.h5)")
 _MOST_BYTES = 2**30
-_FARTHEST_PX, _MOST_BENT_PX = 200.0, 60.0
+_FARTHEST_PX, _MOST_BENT_PX = 200.0, 40.0
 """Medians over a view beyond which detections are not of this motion: distance to the projection, and the same after
-both are centred in each frame. Detectors have about 10; the positions of a few recordings of S9 drift by about 50."""
+both are centred in each frame. Detectors have about 10; of joints in another order the latter is 50 and more."""
 _WHERE = (
     "Get the archive h36m.zip (github.com/una-dinosauria/3d-pose-baseline says how; Human3.6M needs a licence) and "
     "pass the folder in which it lies, packed or extracted."
