@@ -51,7 +51,7 @@ def steps_per_epoch(store: Store, settings: Settings) -> int:
         count = len(grid_windows(store, training_splits(settings), data.frames, training.grid, **cut))
     else:
         count = training_count(store, training_splits(settings), data.frames, edges=data.edges, **cut)
-    return max(count * (1 + training.flip) // training.batch, 1)
+    return max(count * (1 + (training.flip or training.flip_pairs)) // training.batch, 1)
 
 
 def epoch_windows(store: Store, settings: Settings, epoch: int) -> Windows:
@@ -128,15 +128,17 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
     """
     seed = settings.training.seed
     windows = epoch_windows(store, settings, epoch)
-    count = len(windows)
+    count, pairs = len(windows), settings.training.flip_pairs
     order = shuffled(count * (1 + settings.training.flip), seed=seed, epoch=epoch)
+    if pairs:
+        order = np.stack([order, order + count], axis=1).ravel()
     size = min(settings.training.batch, len(order))
     mask_seed = epoch_seed(seed + 1, epoch)
     for first in range(0, len(order) - size + 1, size):
         items = order[first : first + size][workers.share(size)]
         mine, mirrored = windows[items % count], items >= count
         visible = masks.visible(mine, mask_seed)
-        if mirrored.any():  # a mirror image has an occlusion of its own
+        if mirrored.any() and not pairs:  # a mirror image has an occlusion of its own
             visible[mirrored] = masks.visible(mine[mirrored], mask_seed + 1)
         yield make_batch(store, mine, visible, workers, size, mirrored=mirrored)
 

@@ -64,6 +64,9 @@ class TrainingSettings:
     every n-th frame, always the same (VideoPose3D and PoseFormer: 1; MixSTE: the window length)."""
     flip: bool = False
     """Train on the mirror image of every window too, as a second copy within the epoch."""
+    flip_pairs: bool = False
+    """Instead of `flip`: every window is followed by its mirror image within the same batch, with the same mask (Uplift
+    and Upsample's within-batch augmentation). The batch counts both."""
     weight_decay: float = 0.0
     """Weight decay."""
     schedule: str = "constant"
@@ -109,6 +112,11 @@ class TrainingSettings:
         _one_of("schedule", self.schedule, ("constant", "plateau", "exponential", "cosine"))
         _one_of("select", self.select, ("last", "held_out", "test"))
         _one_of("select_by", self.select_by, ("loss", "mpjpe"))
+        if self.flip_pairs and (self.flip or self.batch % 2):
+            raise ValueError(
+                f"flip_pairs = true with flip = {str(self.flip).lower()} and batch = {self.batch}: pairs need an even "
+                "batch, and are instead of flip. Set flip = false and an even batch, or flip_pairs = false."
+            )
         if self.schedule == "plateau" and self.select == "last":
             raise ValueError(
                 'schedule = "plateau" follows the validation loss, but select = "last" does not validate. '

@@ -2,13 +2,15 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+from posegrid.datasets.centred_windows import windows_around
 from posegrid.experiments import catalogue
 from posegrid.orchestration import checkpoint
-from posegrid.orchestration.batches import pose_shape
-from posegrid.orchestration.settings import Settings, read_toml
+from posegrid.orchestration.batches import Masks, pose_shape
+from posegrid.orchestration.settings import Settings, occlusion_label, read_toml
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,7 +34,13 @@ def test_recipe_header_gives_command_and_run(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters", "trained"),
-    [("mixste_27", 539_139, 539_139), ("diffhpe_2d", 3_201_971, 3_201_971), ("diffhpe_wrapper", None, 3_210_099)],
+    [
+        ("mixste_27", 539_139, 539_139),
+        ("diffhpe_2d", 3_201_971, 3_201_971),
+        ("diffhpe_wrapper", None, 3_210_099),
+        ("uplift_upsample_351", 10_404_902, 10_404_902),
+        ("uplift_upsample_81", 10_377_254, 10_377_254),
+    ],
 )
 def test_published_recipes_have_the_published_size(name: str, parameters: int | None, trained: int, toy_store) -> None:  # type: ignore[no-untyped-def]
     settings = catalogue.recipe(name)
@@ -47,10 +55,31 @@ def test_published_recipes_have_the_published_size(name: str, parameters: int | 
 @pytest.mark.parametrize("name", catalogue.names(catalogue.GRIDS))
 def test_grid_resolves(name: str) -> None:
     grid = catalogue.load_grid(name)
-    assert len(catalogue.resolve(grid.train, "train")) == 5
-    assert len(catalogue.resolve(grid.test, "test")) == 5
+    for patterns in (grid.train, grid.test):
+        labels = [occlusion_label(pattern) for pattern in catalogue.resolve(patterns, "patterns")]
+        assert len(set(labels)) == len(labels)
     frames = {catalogue.recipe(member.recipe).data.frames for member in grid.members}
     assert len(frames) == 1
+
+
+@pytest.mark.parametrize("name", ["demo", "small", "diffhpe_cross_domain"])
+def test_cross_domain_grids_cross_all_five_patterns(name: str) -> None:
+    grid = catalogue.load_grid(name)
+    assert grid.train == grid.test == ("none", "random_joints", "arm_leg", "leg_run", "frame_run")
+
+
+@pytest.mark.parametrize("name", [name for name in catalogue.names(catalogue.GRIDS) if "uplift" in name])
+def test_grids_of_sparse_frames_fit_the_windows_of_their_recipes(name: str, toy_store) -> None:  # type: ignore[no-untyped-def]
+    grid = catalogue.load_grid(name)
+    for member in grid.members:
+        settings = catalogue.recipe(member.recipe)
+        data, every = settings.data, settings.evaluation.lift_every
+        windows = windows_around(
+            toy_store, np.full(9, 6), np.arange(9) * every, data.frames, (data.frames - 1) // 2, stride=data.stride
+        )
+        for pattern in catalogue.resolve(grid.train + grid.test, "patterns"):
+            seen = Masks(toy_store, pattern).visible(windows, 0).any(axis=(1, 2))
+            assert seen.all()
 
 
 def test_published_numbers_have_source_and_protocol() -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from posegrid.datasets.centred_windows import grid_windows
 from posegrid.datasets.store import Store
 from posegrid.models.interface import Batch, Lifter
-from posegrid.orchestration.batches import Masks, training_batches
+from posegrid.orchestration.batches import Masks, steps_per_epoch, training_batches
 from posegrid.orchestration.evaluation import evaluate
 from posegrid.orchestration.lifting import lifted_windows
 from posegrid.orchestration.settings import Settings
@@ -108,6 +108,103 @@ def test_mirrored_copies_double_the_epoch(toy_store: Store, lifter_settings: Set
         assert (image.round(5) + np.float32(0)).tobytes() in {
             (np.frombuffer(one, np.float32) + np.float32(0)).tobytes() for one in seen
         }
+
+
+def in_pairs(settings: Settings, batch: int = 8) -> Settings:
+    training = replace(settings.training, flip_pairs=True, grid=9, batch=batch)
+    return replace(settings, training=training).with_occlusion({"pattern": "arm_leg"})
+
+
+def test_pairs_stand_side_by_side_with_one_mask(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = in_pairs(lifter_settings)
+    masks = Masks(toy_store, settings.occlusion)
+    batches = list(training_batches(toy_store, settings, masks, 0, Workers()))
+    windows = grid_windows(toy_store, ("train",), 9, 9)
+    assert len(batches) == steps_per_epoch(toy_store, settings) == 2 * len(windows) // 8
+    mirror = list(toy_store.skeleton.mirror)
+    seen = set()
+    for batch in batches:
+        poses, keypoints, visible = (value.numpy() for value in (batch.poses, batch.keypoints, batch.visible))  # type: ignore[union-attr]
+        np.testing.assert_array_equal(poses[1::2], poses[::2][:, :, mirror] * np.float32([-1, 1, 1]))
+        np.testing.assert_array_equal(visible[1::2], visible[::2])
+        both = visible[::2] & visible[::2][:, :, mirror]
+        assert 0.3 < both.mean() < 1
+        image = keypoints[::2][:, :, mirror] * np.float32([-1, 1])
+        np.testing.assert_array_equal(keypoints[1::2][both], image[both])
+        assert not keypoints[~visible].any()
+        seen |= {pose.tobytes() for pose in poses[::2]}
+    assert len(seen) == len(windows) // 4 * 4
+
+
+def test_pairs_are_the_same_for_any_number_of_workers(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = in_pairs(lifter_settings)
+    masks = Masks(toy_store, settings.occlusion)
+
+    def epoch(workers: Workers) -> list[Batch]:
+        return list(training_batches(toy_store, settings, masks, 1, workers))
+
+    whole, shares = epoch(Workers()), [epoch(Workers(rank=rank, world=2)) for rank in range(2)]
+    for alone, first, second in zip(whole, *shares, strict=True):
+        for name in ("keypoints", "visible", "poses"):
+            for rank, part in enumerate((first, second)):
+                assert getattr(part, name).equal(getattr(alone, name)[rank::2])
+
+
+@pytest.mark.parametrize("wrong", [{"flip": True}, {"batch": 7}])
+def test_pairs_need_an_even_batch_and_no_second_list(lifter_settings: Settings, wrong: dict) -> None:
+    with pytest.raises(ValueError, match="pairs need an even batch, and are instead of flip"):
+        replace(lifter_settings.training, **{"flip_pairs": True, "batch": 8, **wrong})
+
+
+def uplift_settings(lifter_settings: Settings) -> Settings:
+    """A tiny Uplift and Upsample: nine tokens, two frames apart, every second or fourth with a pose."""
+    model = {"name": "uplift_upsample", "width": 16, "spatial_width": 4, "spatial_depth": 1, "temporal_depth": 2}
+    model |= {"heads": 2, "strides": [3, 3], "paddings": [0, 0]}
+    training = {"epochs": 2, "batch": 32, "lr": 1e-3, "grid": 5, "flip_pairs": True, "optimizer": "adamw", "ema": 0.9}
+    plain = lifter_settings.plain() | {"model": model, "data": {"frames": 9, "stride": 2, "tail": "keep"}}
+    plain |= {"training": {**training, "select": "last"}, "occlusion": {"pattern": "sparse_frames", "strides": [4, 8]}}
+    plain["evaluation"] = {"score": "centre", "lift_every": 2, "batch": 90, "flip": True}
+    return Settings.from_plain(plain, "test")
+
+
+def test_sparse_frames_are_scored_on_the_frame_numbers_of_the_video(
+    toy_store: Store, lifter_settings: Settings
+) -> None:
+    """Frames divisible by the stride of the tokens are lifted, from windows whose poses lie on the video's grid."""
+
+    class Sees(Doubles):
+        def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
+            self.calls += len(batch.keypoints)
+            seen.append(batch.visible.any(-1))
+            return torch.zeros(len(batch.keypoints), 1, 1, 17, 3)
+
+    settings = scored(uplift_settings(lifter_settings), flip=False)
+    seen: list[Tensor] = []
+    model, masks = Sees(4), Masks(toy_store, {"pattern": "sparse_frames", "strides": [8], "shift": "video"})
+    lifted = [one for one in lifted_windows(model, toy_store, settings, masks, "test", Workers())]
+    # tokens 8 frames apart of 17 frames: two or three have a pose
+    counts = torch.cat(seen).sum(1)
+    assert set(counts.tolist()) == {2, 3}
+    for one in lifted:
+        frame = one.windows.start[:, None] + np.arange(9)
+        length = toy_store.lengths[one.windows.sequence][:, None]
+        known = (frame % 8 == 0) & (frame < length)
+        np.testing.assert_array_equal(one.visible.any(-1) & one.windows.weight, known & one.windows.weight)
+    with pytest.raises(ValueError, match=r"evaluation\.lift_every = 2"):
+        list(lifted_windows(model, toy_store, scored(settings, lift_every=1), masks, "test", Workers()))
+
+
+@pytest.mark.slow
+def test_two_workers_train_on_pairs_and_score_like_one(
+    toy_store: Store, lifter_settings: Settings, tmp_path: Path
+) -> None:
+    found = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.pt"
+        gang.run(world, gang.train_and_score, str(toy_store.path), uplift_settings(lifter_settings).plain(), str(out))
+        found.append(torch.load(out, weights_only=True))
+    assert found[0]["losses"] == pytest.approx(found[1]["losses"], rel=1e-4)
+    assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], rel=1e-3)
 
 
 @pytest.mark.slow
