@@ -56,7 +56,7 @@ def load(stream: IO[bytes], admitted: Mapping[tuple[str, str], Any], size: int) 
 
 class _Machine:
     def __init__(self, stream: IO[bytes], admitted: Mapping[tuple[str, str], Any], size: int) -> None:
-        self.stream, self.admitted, self.left = io.BufferedReader(stream, 2**16), admitted, size  # type: ignore[arg-type]
+        self.stream, self.admitted, self.left = io.BufferedReader(stream, 2**16), admitted, size  # type: ignore[type-var]
         self.callable = {id(value) for value in admitted.values() if callable(value)}
         self.stateful = {value for value in admitted.values() if hasattr(value, "__setstate__")}
         self.stack: list[Any] = []
@@ -114,7 +114,7 @@ class _Machine:
         text = self.line().strip()
         if len(text) < 2 or text[:1] not in (b"'", b'"') or text[-1:] != text[:1]:
             raise ValueError("a text without quotes")
-        self.old_text(codecs.escape_decode(text[1:-1])[0])  # type: ignore[arg-type]
+        self.old_text(codecs.escape_decode(text[1:-1])[0])
 
     def since_mark(self) -> list[Any]:
         start = self.marks.pop()

@@ -19,6 +19,8 @@ from posegrid.datasets.readers.arrays import kind
 from posegrid.datasets.restricted_pickle import read_npz, read_pickle
 
 GENDERS = ("female", "male", "neutral")
+SOFT_TISSUE = "dmpls"
+"""Folder of the soft tissue shapes, as it is distributed."""
 
 _ADVICE = "Use the file of the body model as it is distributed, or the same arrays as npz."
 _PARTS = ("v_template", "shapedirs", "posedirs", "J_regressor", "weights", "kintree_table")
@@ -61,29 +63,33 @@ def find_body_models(folder: Path, family: str) -> dict[str, Path]:
             f"the folder of body models {folder} (option body_models) does not exist; it must hold the model files of "
             f"{family}, one for each gender. Get them from {_origin(family)}."
         )
-    files = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in (".npz", ".pkl")]
     found: dict[str, Path] = {}
-    for gender in GENDERS:
-        pattern = _FILES[family].format(gender=gender, letter=gender[0])
-        fitting = [
-            path
-            for path in files
-            if re.fullmatch(pattern, path.name.lower())
-            or (family == "smplh" and _in_folder_of(path, gender) and path.name.lower() == "model.npz")
-        ]
-        if len(fitting) > 1:
+    for path in sorted(folder.rglob("*")):
+        gender = gender_of(path, family)
+        if gender in found:
             raise ValueError(
-                f"the folder of body models {folder} has several {family} models for {gender}: "
-                f"{', '.join(str(path) for path in fitting)}. Keep one of them."
+                f"the folder of body models {folder} has several {family} models for {gender}: {found[gender]} and "
+                f"{path}. Keep one of them."
             )
-        if fitting:
-            found[gender] = fitting[0]
-    return found
+        if gender:
+            found[gender] = path
+    return dict(sorted(found.items()))
+
+
+def gender_of(file: Path, family: str) -> str | None:
+    """The gender that a model file of the family is for, by its name; None for other files."""
+    name, folder = file.name.lower(), file.parent.name.lower()
+    if family == "smplh" and name == "model.npz":
+        return folder if folder in GENDERS and SOFT_TISSUE not in file.parts else None
+    for gender in GENDERS:
+        if re.fullmatch(_FILES[family].format(gender=gender, letter=gender[0]), name):
+            return gender
+    return None
 
 
 def find_soft_tissue(folder: Path) -> dict[str, Path]:
     """Gender -> file of the soft tissue shapes (DMPL), `dmpls/GENDER/model.npz` in a folder or below it."""
-    files = [path for path in sorted(folder.rglob("model.npz")) if "dmpls" in path.parts]
+    files = [path for path in sorted(folder.rglob("model.npz")) if SOFT_TISSUE in path.parts]
     return {gender: path for path in files for gender in GENDERS if path.parent.name == gender}
 
 
@@ -163,10 +169,6 @@ def _parents(file: Path, table: Any, joints: int) -> tuple[int, ...]:
             f"(parents {parents}). {_ADVICE}"
         )
     return parents
-
-
-def _in_folder_of(path: Path, gender: str) -> bool:
-    return path.parent.name.lower() == gender and "dmpls" not in path.parts
 
 
 def _origin(family: str) -> str:
