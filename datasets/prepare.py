@@ -193,7 +193,14 @@ def _fingerprint(
     code = hashlib.sha256()
     for file in sorted({*room.rglob("*.py"), Path(str(module.__file__))}):
         code.update(file.read_bytes())
-    content = [module.__name__, code.hexdigest(), SCHEMA_VERSION, asdict(config), [asdict(found) for found in recordings], stamps]
+    content = [
+        module.__name__,
+        code.hexdigest(),
+        SCHEMA_VERSION,
+        asdict(config),
+        [asdict(found) for found in recordings],
+        stamps,
+    ]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
