@@ -103,7 +103,7 @@ def read_json(file: Path) -> dict[str, Any]:
     """The description of an export. Raises ValueError if it is damaged or lacks something."""
     try:
         description = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read ({error}). {_AGAIN}") from None
     wanted = {"source": str, "source_config": dict, "skeleton": str, "poses": bool, "protocol": dict}
     wanted["content_hash"] = str
@@ -227,7 +227,7 @@ def _numbers(file: Path, table: pa.Table, columns: list[str], name: str) -> np.n
 def _json(file: Path, row: dict[str, Any], key: str) -> dict[str, Any]:
     try:
         value = json.loads(row[key])
-    except ValueError:
+    except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
         raise ValueError(

@@ -113,7 +113,7 @@ def _description(remote: RemoteFolder) -> tuple[bytes, str]:
             content = stream.read()
     try:
         found = json.loads(content)["content_hash"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         found = None
     # it becomes the name of a folder
     if not isinstance(found, str) or not re.fullmatch("[0-9a-f]{64}", found):

@@ -233,7 +233,8 @@ def _flat(array: np.ndarray) -> np.ndarray:
 def _rows(store: Store, windows: Windows) -> np.ndarray:
     """(N, L) rows of the frame table."""
     frame, length = frames_of(store, windows)
-    np.clip(frame, 0, length - 1, out=frame)
+    if (frame[:, :1] < 0).any() or (frame[:, -1:] >= length).any():
+        np.clip(frame, 0, length - 1, out=frame)
     frame += store.offsets[windows.sequence][:, None]
     return frame
 
