@@ -96,6 +96,19 @@ class Layer(nn.Module):
         return self.activation(self.linear(values), draws)
 
 
+class Block(nn.Module):
+    """x plus two layers of x."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        self.first = Layer(config, config.width)
+        self.second = Layer(config, config.width)
+
+    def forward(self, values: Tensor, draws: Draws | None = None) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return values + self.second(self.first(values, draws), draws)
+
+
 class SimpleBaseline(Lifter):
     """Regressor of every frame by itself."""
 
@@ -116,9 +129,7 @@ class SimpleBaseline(Lifter):
         self.keypoint_scores = Standardisation(len(read) * 2)
         self.pose_scores = Standardisation(len(predicted) * 3)
         self.embed = Layer(config, len(read) * 2)
-        self.blocks = nn.ModuleList(
-            nn.ModuleList([Layer(config, config.width), Layer(config, config.width)]) for _ in range(config.blocks)
-        )
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.head = MaxNormLinear(config.width, len(predicted) * 3, config.max_norm)
 
     def scores(self, keypoints_BLN: Tensor, draws: Draws | None = None) -> Tensor:
@@ -127,8 +138,8 @@ class SimpleBaseline(Lifter):
         Without `standardise` both are plain coordinates.
         """
         values = self.embed(self.keypoint_scores(keypoints_BLN), draws)
-        for first, second in self.blocks:  # type: ignore[misc]
-            values = values + second(first(values, draws), draws)
+        for block in self.blocks:
+            values = block(values, draws)
         return self.head(values)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:

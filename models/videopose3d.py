@@ -149,6 +149,7 @@ class TemporalConvolutions(nn.Module):
             return self(keypoints_BRJC, draws)
         values = self.activation(self.expand.strided(keypoints_BRJC.flatten(2)), draws)
         for block in self.blocks:
+            assert isinstance(block, ResidualBlock)
             values = block.strided(values, draws)
         return self.shrink(values).unflatten(2, (-1, 3))
 

@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from posegrid.models.blocks.attention import Attention
 from posegrid.models.official.patterns import BLOCK_PARTS, Rules, first_match, heads_first, with_part
 
 _RULES: Rules = (
@@ -27,5 +28,7 @@ def in_our_layout(model: nn.Module, key: str, value: Tensor) -> Tensor:
     if key.endswith("_position"):
         return value.squeeze(0)
     if ".qkv." in key:
-        return heads_first(value, model.get_submodule(key.rsplit(".", 2)[0]).heads)
+        attention = model.get_submodule(key.rsplit(".", 2)[0])
+        assert isinstance(attention, Attention)
+        return heads_first(value, attention.heads)
     return value
