@@ -46,7 +46,7 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
 def steps_per_epoch(store: Store, settings: Settings) -> int:
     """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
     data, training = settings.data, settings.training
-    cut = {"stride": data.stride, "frame_rate": data.frame_rate}
+    cut: dict[str, Any] = {"stride": data.stride, "frame_rate": data.frame_rate}
     if training.grid:
         count = len(grid_windows(store, training_splits(settings), data.frames, training.grid, **cut))
     else:
@@ -57,7 +57,7 @@ def steps_per_epoch(store: Store, settings: Settings) -> int:
 def epoch_windows(store: Store, settings: Settings, epoch: int) -> Windows:
     """The training windows of an epoch, before they are shuffled: a function of (seed, epoch) alone."""
     data, training = settings.data, settings.training
-    cut = {"stride": data.stride, "frame_rate": data.frame_rate}
+    cut: dict[str, Any] = {"stride": data.stride, "frame_rate": data.frame_rate}
     splits = training_splits(settings)
     if training.grid:
         return grid_windows(store, splits, data.frames, training.grid, **cut)
