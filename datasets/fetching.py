@@ -312,7 +312,7 @@ def _state_file(part: Path) -> Path:
 def _state(part: Path) -> dict[str, Any]:
     try:
         state = json.loads(_state_file(part).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return state if isinstance(state, dict) else {}
 

@@ -140,7 +140,7 @@ def _camera(sequence: Sequence) -> tuple[Camera | None, str]:
     try:
         plain = json.loads(sequence.camera_parameters)
         camera = Camera.from_plain(plain) if plain else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         return None, str(error)
     if camera and (camera.width, camera.height) != (sequence.width, sequence.height):
         size = f"{sequence.width} x {sequence.height}"

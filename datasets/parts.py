@@ -105,7 +105,7 @@ def read_part(file: Path, key: str, *, verify: bool) -> list[Piece] | None:
     try:
         content = np.memmap(file, dtype=np.uint8, mode="r")
         pieces = _decoded(content, key)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # whatever is wrong, it is read again
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # if so, it is read again
         return None
     if verify and any(sequence_digest(piece.columns.values()) != piece.row["sha256"] for piece in pieces):
         return None

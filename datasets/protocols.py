@@ -28,7 +28,7 @@ def read_protocol(file: Path) -> Changes:
     """The changes in a TOML file. Raises ValueError if it is missing, no TOML, or has unknown keys or wrong types."""
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"protocol file {file} cannot be read ({error}); expected a TOML file with some of the keys "
             f"{', '.join(field.name for field in fields(Changes))}. Correct the file or the path given with --protocol."

@@ -19,6 +19,8 @@ from posegrid.datasets.stand_ins import ADMITTED, PLAIN_KINDS, Maker
 
 _TEXT_KINDS = "SU"
 """Kinds of text that an entry of an npz file may be."""
+_SMALL, _DENSEST = 2**28, 200
+"""An entry beyond so many bytes may unpack to so many times its packed size: 4 MB can be made to fill 4 GB."""
 
 
 def _read_member(stream: IO[bytes], size: int) -> Any:
@@ -35,16 +37,22 @@ def _read_member(stream: IO[bytes], size: int) -> Any:
     return np.frombuffer(stream.read(), dtype=dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: str) -> Any:
-    """Unpack and read at once: an entry of hundreds of megabytes is in memory only as the arrays it holds."""
+def _read_entry(archive: zipfile.ZipFile, entry: str, size: int) -> Any:
+    """Unpack and read at once: an entry of hundreds of megabytes is in memory only as the arrays it holds.
+
+    size: bytes of the whole file.
+    """
+    found = archive.getinfo(entry)
+    if found.file_size > max(_SMALL, _DENSEST * min(found.compress_size, size)):
+        raise zipfile.BadZipFile(f"{entry} would unpack from {found.compress_size} to {found.file_size} bytes")
     try:
-        with archive.open(entry) as stream:
-            value = _read_member(stream, archive.getinfo(entry).file_size)
+        with archive.open(found) as stream:
+            value = _read_member(stream, found.file_size)
             _read_to_end(stream)
         return value
     except Exception:
         # a damaged pickle can name anything: the checksum tells damage from what somebody wrote
-        with archive.open(entry) as stream:
+        with archive.open(found) as stream:
             _read_to_end(stream)
         raise
 
@@ -66,7 +74,8 @@ def read_npz(path: Path, names: Sequence[str]) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             present = {Path(member).stem for member in archive.namelist()}
             wanted = names if present.issuperset(names) else ()
-            return present, {name: _read_entry(archive, f"{name}.npy") for name in wanted}
+            size = path.stat().st_size
+            return present, {name: _read_entry(archive, f"{name}.npy", size) for name in wanted}
 
     present, values = _guarded(path, "npz file", read)
     _check_present(path, "entries", names, present)

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from posegrid.datasets.addresses import is_address
-from posegrid.datasets.schema import SCHEMA_VERSION
+from posegrid.datasets.schema import SCHEMA_VERSION, SEQUENCE_SCHEMA
 from posegrid.datasets.skeletons import Skeleton, skeleton_named
 
 FRAMES, SEQUENCES, DESCRIPTION = "frames.arrow", "sequences.arrow", "store.json"
@@ -169,7 +169,7 @@ def read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads(file.read_text())
         version = description["schema_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged ({error}). Prepare the data set again.") from None
     if version != SCHEMA_VERSION:
         raise ValueError(
@@ -195,7 +195,7 @@ def open_store(path: Path | str, *, verify: bool = True) -> Store:
     try:
         content_hash, source = str(description["content_hash"]), str(description["source"])
         table = pa.ipc.open_file(pa.memory_map(str(path / FRAMES))).read_all()
-        rows = pa.ipc.open_file(pa.memory_map(str(path / SEQUENCES))).read_all().to_pylist()
+        rows = _rows(path / SEQUENCES)
         skeleton = skeleton_named(description["skeleton"])
         arrays: dict[str, np.ndarray] = {
             column: _in_place(table[column].chunk(0).flatten(), pa.float32(), np.dtype("<f4")).reshape(
@@ -224,6 +224,14 @@ def open_store(path: Path | str, *, verify: bool = True) -> Store:
     if verify:
         verify_store(store)
     return store
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all().cast(SEQUENCE_SCHEMA)
+    empty = [name for name in table.column_names if table[name].null_count]
+    if empty:
+        raise TypeError(f"{file.name} has empty values in the columns {', '.join(empty)}")
+    return table.to_pylist()
 
 
 def _in_place(values: pa.Array, kind: pa.DataType, dtype: np.dtype) -> np.ndarray:

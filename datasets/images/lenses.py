@@ -36,7 +36,7 @@ def _parsed(sequence: Sequence) -> np.ndarray:
     try:
         plain = json.loads(sequence.camera_parameters)
         return Camera.from_plain(plain).intrinsics if plain else np.full(9, np.nan)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"sequence {sequence.name}: its camera cannot be read ({error})") from None
 
 

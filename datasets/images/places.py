@@ -90,7 +90,7 @@ def place_of(text: str, sequence: str) -> ImageFiles | None:
     """
     try:
         plain = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         plain = text
     if plain in ({}, RENDERED):
         return None

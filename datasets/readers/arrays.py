@@ -24,10 +24,10 @@ def checked_floats(file: Any, where: str, value: Any, shape: tuple[int, ...], ad
         raise ValueError(f"{file}: {where} is {kind(value)}, expected floats of shape ({wanted}). {advice}")
     bad = np.argwhere(~np.isfinite(value))
     if len(bad):
-        frame, joint = bad[0][:2]
+        place = f"frame {bad[0][0]}, joint {bad[0][1]}" if value.ndim > 1 else f"index {bad[0][0]}"
         raise ValueError(
-            f"{file}: {where} holds {len(bad)} NaN or infinite values, the first at frame {frame}, joint {joint}; "
-            "every value must be finite. Make the file again."
+            f"{file}: {where} holds {len(bad)} NaN or infinite values, the first at {place}; every value must be "
+            "finite. Make the file again."
         )
     return value
 

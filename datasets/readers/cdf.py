@@ -1,6 +1,7 @@
 """Variables of NASA's Common Data Format, by the library cdflib, which is optional (the extra `cdf`).
 
-The library reads in a process of its own: on some damaged files it does not come to an end.
+The library reads in a process of its own: on some damaged files it does not come to an end, on others it asks for all
+the memory.
 """
 
 import importlib.util
@@ -16,8 +17,17 @@ _SECONDS = 120
 _READ = """
 import io, sys
 import cdflib, numpy
+try:
+    import resource
+    most = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + 2**31
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+except (ImportError, OSError, ValueError):
+    pass  # other systems, or a lower limit already
 content = io.BytesIO()
-numpy.save(content, numpy.asarray(cdflib.CDF(sys.argv[1]).varget(sys.argv[2])), allow_pickle=False)
+try:
+    numpy.save(content, numpy.asarray(cdflib.CDF(sys.argv[1]).varget(sys.argv[2])), allow_pickle=False)
+except MemoryError:
+    sys.exit("it asks for more than 2 GiB")
 sys.stdout.buffer.write(content.getvalue())
 """
 

@@ -127,7 +127,11 @@ def read_table(file: Path, joints: str = "auto") -> Table:
             f"{file}: the skeleton is not known; expected the key skeleton in {file.with_suffix('.toml').name} beside "
             'it, such as skeleton = "coco_17". Add it, or give --option joints=NAME.'
         )
-    skeleton = skeleton_named(name)
+    try:
+        skeleton = skeleton_named(name)
+    except ValueError as error:
+        where = "option joints" if joints != "auto" else f"key skeleton in {file.stem}.toml or .json beside it"
+        raise ValueError(f"{file}: {error} Correct it ({where}).") from None
     videos, video = _encoded(columns["sequence"])
     names, joint = _encoded(columns["joint"])
     people, person = _encoded(columns["person"]) if "person" in columns else (None, np.zeros_like(video))

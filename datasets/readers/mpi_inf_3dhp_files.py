@@ -124,6 +124,12 @@ def raw_training(file: Path, cameras: Sequence[str], annotation: str) -> list[Vi
                 )
             arrays.append(found.reshape(len(found), 28, coordinates)[:, FROM_28])
         views.append(_view(file, f"camera {camera}", camera, arrays[0], arrays[1], ("annot2", name)))
+    if len(flat["annot2"]) != len(flat[name]):
+        # cameras are told by their places alone
+        raise ValueError(
+            f"{file}: annot2 has {len(flat['annot2'])} cells and {name} {len(flat[name])}; both must have one for each "
+            f"camera. {_ADVICE}"
+        )
     return views
 
 
