@@ -171,8 +171,9 @@ class UpliftUpsample(Lifter):
         if self.training or torch.compiler.is_compiling():
             return torch.where(seen_BL[..., None], self.spatial(keypoints_BLJC, draws), self.upsampling)
         # the spatial transformer is spared for frames without a pose; how many there are decides a shape
-        learned = self.upsampling.expand(*seen_BL.shape, -1)
-        return learned.masked_scatter(seen_BL[..., None], self.spatial(keypoints_BLJC[seen_BL][None]))
+        embedded = self.spatial(keypoints_BLJC[seen_BL][None])
+        learned = self.upsampling.to(embedded.dtype).expand(*seen_BL.shape, -1)
+        return learned.masked_scatter(seen_BL[..., None], embedded)
 
     def sequence(self, tokens_BLD: Tensor) -> Tensor:
         """(B, L, J, 3): the pose of every token."""

@@ -165,6 +165,15 @@ def test_a_window_without_any_pose_gives_numbers(shape_of, shaken):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.parametrize("training", [False, True])
+def test_half_the_digits_give_nearly_the_same(training, shape_of, shaken):
+    model = shaken(UpliftUpsample(replace(SMALL, drop_path=0.0), shape_of(9))).train(training)
+    batch = _windows([*SPARSE, [0] * 9])
+    exact = model.loss(batch, torch.Generator())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.loss(batch, torch.Generator()).item() == pytest.approx(exact.item(), rel=0.05)
+
+
 def test_without_the_table_learned_tokens_stay_alike(shape_of, shaken):
     model = shaken(UpliftUpsample(SMALL, shape_of(9))).eval()
     batch = _windows(SPARSE)
