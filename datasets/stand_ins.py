@@ -156,7 +156,9 @@ class _Sparse(_StandIn):
         state = self.state or {}
         data, indices, starts = (maker.real(state[name]) for name in ("data", "indices", "indptr"))
         rows, columns = (int(size) for size in maker.real(state["_shape"] if "_shape" in state else state["shape"]))
-        if min(rows, columns) < 0 or indices.dtype.kind not in "iu" or len(starts) != columns + 1:
+        fit = indices.dtype.kind in "iu" and len(starts) == columns + 1 and len(data) == len(indices) == starts[-1]
+        # negative places would be counted from the end
+        if min(rows, columns) < 0 or not fit or (len(indices) and indices.min() < 0):
             raise ValueError("a sparse matrix whose parts do not fit")
         maker.spend(rows * columns * data.dtype.itemsize)
         dense = np.zeros((rows, columns), dtype=data.dtype)

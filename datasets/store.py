@@ -195,6 +195,7 @@ def open_store(path: Path | str, *, verify: bool = True) -> Store:
     try:
         content_hash, source = str(description["content_hash"]), str(description["source"])
         table = pa.ipc.open_file(pa.memory_map(str(path / FRAMES))).read_all()
+        table.validate()  # sizes, not values
         rows = _rows(path / SEQUENCES)
         skeleton = skeleton_named(description["skeleton"])
         arrays: dict[str, np.ndarray] = {
@@ -227,7 +228,9 @@ def open_store(path: Path | str, *, verify: bool = True) -> Store:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all().cast(SEQUENCE_SCHEMA)
+    table = pa.ipc.open_file(pa.memory_map(str(file))).read_all()
+    table.validate(full=True)  # or damaged texts are looked for beyond the end of the file, which ends the process
+    table = table.cast(SEQUENCE_SCHEMA)
     empty = [name for name in table.column_names if table[name].null_count]
     if empty:
         raise TypeError(f"{file.name} has empty values in the columns {', '.join(empty)}")

@@ -31,6 +31,11 @@ def open_image(file: Path, what: str) -> Image.Image:
     """
     try:
         image = Image.open(file, formats=_FORMATS)
+        if image.format == "PNG":
+            # Pillow does not compare the checksums of the picture itself unless it is asked
+            with image:
+                image.verify()
+            image = Image.open(file, formats=_FORMATS)
     except FileNotFoundError:
         raise ValueError(
             f"{what}: the image {file} is missing. Name the folder that holds the frames, or prepare the data set with "

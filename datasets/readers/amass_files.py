@@ -168,9 +168,9 @@ def _gender(file: Path, value: Any) -> str:
     text = text.decode("latin1") if isinstance(text, bytes) else text
     # some writers keep the quotes of Python 2's bytes in the text
     text = re.sub(r"^b'(.*)'$", r"\1", text).lower() if isinstance(text, str) else text
-    if text not in GENDERS:
+    if not isinstance(text, str) or text not in GENDERS:
         raise ValueError(f"{file}: gender is {text!r}, expected one of {', '.join(GENDERS)}. {_ADVICE}")
-    return str(text)
+    return text
 
 
 def _rate(file: Path, what: str, value: Any) -> float:

@@ -19,7 +19,8 @@ def checked_floats(file: Any, where: str, value: Any, shape: tuple[int, ...], ad
 
     file and where name it in messages, advice says what to do about another layout. Raises ValueError otherwise.
     """
-    if not isinstance(value, np.ndarray) or value.shape[1:] != shape or not len(value) or value.dtype.kind != "f":
+    fits = isinstance(value, np.ndarray) and value.ndim == 1 + len(shape) and value.shape[1:] == shape
+    if not fits or not len(value) or value.dtype.kind != "f":
         wanted = ", ".join(str(size) for size in ("frames", *shape))
         raise ValueError(f"{file}: {where} is {kind(value)}, expected floats of shape ({wanted}). {advice}")
     bad = np.argwhere(~np.isfinite(value))

@@ -49,24 +49,29 @@ def _read_tree(path: Path, lines: list[str]) -> _Tree:
         match words:
             case [] | ["HIERARCHY"]:
                 continue
-            case ["ROOT" | "JOINT", *name] if name:
+            case ["ROOT" | "JOINT", *name] if name and pending is None:
                 pending = " ".join(name)
-            case ["End", "Site"] if stack:
+            case ["End", "Site"] if stack and pending is None:
                 pending = f"{tree.nodes[stack[-1]]} end"
             case ["{"] if pending is not None:
                 tree.nodes.append(pending)
                 tree.parents.append(stack[-1] if stack else -1)
-                tree.offsets.append([0.0, 0.0, 0.0])
+                tree.offsets.append([])
                 tree.channels.append([])
                 stack.append(len(tree.nodes) - 1)
                 pending = None
-            case ["}"] if stack:
+            case ["}"] if stack and pending is None and tree.offsets[stack[-1]]:
                 stack.pop()
-            case ["OFFSET", *offset] if stack and len(offset) == 3:
+            case ["}"] if stack and pending is None:
+                raise damaged(path, number, f"{tree.nodes[stack[-1]]} has no OFFSET", "every joint needs one")
+            case ["OFFSET", *offset] if stack and pending is None and not tree.offsets[stack[-1]] and len(offset) == 3:
                 tree.offsets[stack[-1]] = numbers_of(path, number, offset)
-            case ["CHANNELS", count, *channels] if stack and count == str(len(channels)):
-                if not all(_CHANNEL.match(channel) for channel in channels):
-                    raise damaged(path, number, f"channels {' '.join(channels)}", "expected X/Y/Zposition or -rotation")
+            case ["CHANNELS", count, *channels] if (
+                stack and pending is None and not tree.channels[stack[-1]] and count == str(len(channels))
+            ):
+                if not all(_CHANNEL.match(channel) for channel in channels) or len({*channels}) < len(channels):
+                    expected = "expected X/Y/Zposition or -rotation, each once"
+                    raise damaged(path, number, f"channels {' '.join(channels)}", expected)
                 tree.channels[stack[-1]] = channels
             case _:
                 raise damaged(path, number, f"cannot read {line.strip()[:60]!r}", "expected BVH hierarchy keywords")

@@ -27,7 +27,7 @@ def read_custom_npz(file: Path, joints: str = "auto") -> list[Detections]:
         raise _unlike(file, f"positions_2d is {_kind(positions)}, metadata is {_kind(metadata)}")
     layout = metadata.get("layout_name")
     if joints == "auto":
-        if layout not in _LAYOUTS:
+        if not isinstance(layout, str) or layout not in _LAYOUTS:
             raise ValueError(
                 f"{file}: metadata gives the layout_name {layout!r}; known are {', '.join(_LAYOUTS)}. Name the "
                 "skeleton with --option joints=NAME."

@@ -178,7 +178,7 @@ def _columns(file: Path) -> dict[str, pa.Array]:
                 "once. Correct the header."
             )
         columns = {name: table[name].combine_chunks().cast(types[name]) for name in names}
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(
             f"{file} cannot be read as a table ({error}). Expected columns {', '.join(_REQUIRED)}; write numbers with "
             "a decimal point and frames as whole numbers."

@@ -188,6 +188,8 @@ def read_calibration(file: Path) -> dict[str, Camera]:
         starts = [number for number, line in enumerate(lines) if line[0] == "name"]
         for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
             values = {line[0]: line[1:] for line in lines[start:end]}
+            if len(values) < end - start:
+                raise ValueError(f"camera {values['name'][0]} has an entry twice, or the next camera's name is missing")
             matrix = np.array([float(number) for number in values["intrinsic"]]).reshape(4, 4)
             if float(values["radial"][0]) != 0:
                 raise ValueError(

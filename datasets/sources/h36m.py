@@ -160,14 +160,18 @@ def _loaded(file: Path, changed: int) -> dict[str, Any]:
 def _check_layout(file: Path, metadata: dict[str, Any]) -> None:
     """Other 2D files have 17 joints too, of COCO for one; their mirror pairs tell them apart."""
     wanted = [list(SKELETON.left), list(SKELETON.right)]
-    symmetry = metadata.get("keypoints_symmetry")
-    if isinstance(symmetry, list | tuple | np.ndarray):
-        symmetry = [np.asarray(side).tolist() for side in symmetry]
-    if metadata.get("num_joints") != len(SKELETON) or symmetry != wanted:
+    joints, symmetry = (_plain(metadata.get(key)) for key in ("num_joints", "keypoints_symmetry"))
+    if joints != len(SKELETON) or symmetry != wanted:
         raise ValueError(
-            f"{file} describes {metadata.get('num_joints')} joints with mirror pairs {symmetry}, expected "
+            f"{file} describes {joints} joints with mirror pairs {symmetry}, expected "
             f"{len(SKELETON)} with {wanted}: its keypoints are not in Human3.6M's order. {_WHERE}"
         )
+
+
+def _plain(value: Any) -> Any:
+    """Lists in place of arrays and tuples: they can be compared whatever is in them."""
+    value = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _array(file: Path, where: str, value: Any, shape: tuple[int, int]) -> np.ndarray:

@@ -29,6 +29,9 @@ PROTOCOL = Protocol(
 )
 """`protocol` adds the subjects."""
 
+_LARGEST = 100_000
+"""Pixels of an image's side."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -137,6 +140,12 @@ def _sequences(config: Config, recording: Recording, found: Detections, track: T
             f"{found.file} does not say the {', '.join(unsaid)} of the video {found.video}. Give "
             f"{' '.join(f'--option {key}=...' for key in unsaid)} (pixels, frames per second)."
         )
+    for key in ("width", "height"):
+        if not isinstance(known[key], int | np.integer) or not 0 < known[key] <= _LARGEST:
+            raise ValueError(
+                f"{found.file}: the {key} of the video {found.video} is {known[key]!r}, expected whole pixels up to "
+                f"{_LARGEST}. Correct the file, or give --option {key}=..."
+            )
     source = found.skeleton.name
     points, confidence = convert(track.filled, source, config.skeleton, track.confidence)
     assert confidence is not None
