@@ -109,6 +109,8 @@ class _Array(_StandIn):
     def real(self, maker: Maker) -> np.ndarray:
         if self.state is None or len(self.state) != 5:
             raise RefusedError("an array without content")
+        if self.state[0] != 1:
+            raise ValueError(f"an array in a version that NumPy does not write ({self.state[0]})")
         _, shape, dtype, fortran, content = self.state
         real = dtype.numpy()
         if real == np.dtype(object):

@@ -5,20 +5,25 @@ Also what makes the fuzzing worth anything: judges that notice wrong values, and
 
 import multiprocessing
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from body_files import Old, old_pickle
 from fuzzing import attempts, pickles
 from fuzzing.formats import Format
+from PIL import Image
 
-from posegrid.datasets.restricted_pickle import read_npz
+from posegrid.datasets.restricted_pickle import read_npz, read_pickle
 from posegrid.datasets.store import SEQUENCES
 
 SHAPES_ONLY = ("JPEG",)
 """Formats of which a judge cannot tell values."""
+METADATA = ["keypoints", "metadata"]
 
 
 @pytest.mark.slow
@@ -115,15 +120,6 @@ def test_empty_values_in_the_sequence_table_are_refused(tmp_path):
             form.read(tmp_path / column)
 
 
-def test_a_missing_camera_among_cells_is_refused(tmp_path):
-    """Cameras are told by their places: one cell less would give every later camera the keypoints of the next."""
-    form, content = whole("MPI-INF-3DHP annot.mat", tmp_path)
-    del content["annot2"][5]
-    form.write(tmp_path, content)
-    with pytest.raises(ValueError, match=r"annot\.mat: annot2 has 13 cells and annot3 14; both must have one for each"):
-        form.read(tmp_path)
-
-
 def test_an_unknown_skeleton_names_its_file(tmp_path):
     form, _ = whole("keypoint table's TOML", tmp_path)
     (tmp_path / "own.toml").write_text('skeleton = "coco_71"\n')
@@ -131,14 +127,104 @@ def test_an_unknown_skeleton_names_its_file(tmp_path):
         form.read(tmp_path)
 
 
-def test_an_infinite_shape_coefficient_is_named(tmp_path):
-    form, content = whole("AMASS", tmp_path)
-    content["betas"][3] = np.inf
-    form.write(tmp_path, content)
-    with pytest.raises(
-        ValueError, match=r"01_01_poses\.npz: betas holds 1 NaN or infinite values, the first at index 3"
-    ):
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("BVH", b"OFFSET 0.0 2.0 0.0\n", b"\n", r"take\.bvh, line \d+: rib has no OFFSET"),
+        (
+            "BVH",
+            b"OFFSET 0.0 2.0 0.0\n",
+            b"OFFSET 0.0 2.0 0.0\nOFFSET 0 0 9\n",
+            r"line \d+: cannot read 'OFFSET 0 0 9'",
+        ),
+        ("BVH", b"JOINT rib\n", b"JOINT rib\nOFFSET 0 0 9\n", r"line \d+: cannot read 'OFFSET 0 0 9'"),
+        ("BVH", b"3 Yrotation Zrotation X", b"3 Yrotation Zrotation Y", r"line \d+: channels .*, each once"),
+        # the second camera's numbers would become those of the first
+        ("Skeletool calibration", b"0\nname          1", b"0Jname          1", r"calibration cannot be read .*twice"),
+        ("keypoint table CSV", b"sequence,", b"s\xe5quence,", r"own\.csv cannot be read as a table"),
+    ],
+)
+def test_damaged_text_is_refused(name, old, new, message, tmp_path):
+    form, _ = whole(name, tmp_path)
+    file = tmp_path / form.damaged[0]
+    assert old in file.read_bytes()
+    file.write_bytes(file.read_bytes().replace(old, new))
+    with pytest.raises(ValueError, match=message):
         form.read(tmp_path)
+
+
+def test_texts_that_lie_beyond_the_end_of_a_store_are_refused(tmp_path):
+    """To follow their offsets ends the process: this one reads in another."""
+    whole("store, sequences.arrow", tmp_path)
+    file = tmp_path / SEQUENCES
+    offsets = np.arange(5, dtype="<i4").tobytes()  # subjects A, A, B, C
+    content = file.read_bytes()
+    assert content.count(offsets) > 0
+    file.write_bytes(content.replace(offsets, np.array([0, 1, 2, 2**28, 4], dtype="<i4").tobytes()))
+    code = "import sys; from posegrid.datasets.store import open_store; open_store(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert (done.returncode, "ValueError: store" in done.stderr, "Column 0" in done.stderr) == (1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "value", "message"),
+    [
+        (
+            "AMASS",
+            ["betas", 3],
+            np.inf,
+            r"01_01_poses\.npz: betas holds 1 NaN or infinite values, the first at index 3",
+        ),
+        ("AMASS", ["trans"], np.array(1.5), r"01_01_poses\.npz: trans is float64 \(\), expected floats"),
+        ("AMASS", ["gender"], np.zeros(0), r"01_01_poses\.npz: gender is array"),
+        ("Human3.6M npz", [*METADATA, "keypoints_symmetry", 0], [4, [5, 6]], r"mirror pairs \[\[4, \[5, 6\]"),
+        ("Human3.6M npz", [*METADATA, "num_joints"], np.zeros(3), r"describes \[0.0, 0.0, 0.0\] joints"),
+        ("VideoPose3D custom npz", ["metadata", "layout_name"], {}, r"own\.npz: metadata gives the layout_name {}"),
+        ("VideoPose3D custom npz", ["metadata", "video_metadata", "clip", "w"], 10**12, "width .* whole pixels up to"),
+        # cameras are told by their places: one cell less would give every later one the keypoints of the next
+        (
+            "MPI-INF-3DHP annot.mat",
+            ["annot2"],
+            [np.zeros((4, 56))] * 13,
+            r"annot2 has 13 cells and annot3 14; both must",
+        ),
+    ],
+)
+def test_wrong_values_are_refused(name, path, value, message, tmp_path):
+    form, content = whole(name, tmp_path)
+    owner = content
+    for key in path[:-1]:
+        owner = owner[key]
+    owner[path[-1]] = value
+    form.write(tmp_path, content)
+    with pytest.raises(ValueError, match=message):
+        form.read(tmp_path)
+
+
+def test_a_png_whose_checksum_is_wrong_is_refused(tmp_path):
+    """Pillow alone reads it: it compares the checksum of the picture only when it is told to."""
+    form, _ = whole("PNG", tmp_path)
+    file = tmp_path / "frame.png"
+    content = bytearray(file.read_bytes())
+    content[-13] ^= 1  # the last byte of the picture's checksum, before the twelve of the end
+    file.write_bytes(content)
+    with Image.open(file) as image:
+        image.load()
+    with pytest.raises(ValueError, match=r"frame\.png cannot be read .*checksum"):
+        form.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"indices": [0, -1]}, {"data": [1.0]}, {"indptr": [0, 1, 1]}], ids=["negative", "short", "left over"]
+)
+def test_sparse_matrices_whose_parts_do_not_fit_are_refused(parts, tmp_path):
+    sound = {"_shape": (2, 2), "data": [1.0, 2.0], "indices": [0, 1], "indptr": [0, 1, 2]}
+    state = {name: np.array(value) if name != "_shape" else value for name, value in (sound | parts).items()}
+    state["indices"] = state["indices"].astype(np.int32)
+    file = tmp_path / "m.pkl"
+    file.write_bytes(old_pickle({"m": Old("scipy.sparse.csc", "csc_matrix", state)}))
+    with pytest.raises(ValueError, match=r"m\.pkl is damaged .*parts do not fit"):
+        read_pickle(file, ["m"])
 
 
 def test_entries_that_unpack_to_thousands_of_times_their_size_are_refused(tmp_path):
