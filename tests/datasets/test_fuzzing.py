@@ -3,6 +3,7 @@
 Also what makes the fuzzing worth anything: judges that notice wrong values, and workers whose death is noticed.
 """
 
+import copy
 import multiprocessing
 import shutil
 import subprocess
@@ -90,7 +91,7 @@ def changed(value):
 def whole(name: str, folder: Path) -> tuple[Format, Any]:
     """The format, and what its files hold; they are written."""
     form = next(each for each in attempts.TABLE if each.name == name)
-    content = form.content()
+    content = copy.deepcopy(form.content())  # parts of it belong to every test of the format
     form.write(folder, content)
     return form, content
 
