@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from posegrid.datasets.options import from_values, unknown
-from posegrid.orchestration.settings import Settings, load_recipe, occlusion_values, read_toml
+from posegrid.orchestration.recipe_files import load_recipe, read_toml
+from posegrid.orchestration.settings import Settings, occlusion_values
 
 _HERE = Path(__file__).parent
 RECIPES, GRIDS = _HERE / "recipes", _HERE / "grids"

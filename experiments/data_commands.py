@@ -65,7 +65,7 @@ def prepare(
 ) -> None:
     """Turn raw files into one verified Arrow store. Repeat it to continue after an interruption."""
     from posegrid.datasets.prepare import prepare as run
-    from posegrid.orchestration.settings import parse_overrides
+    from posegrid.orchestration.recipe_files import parse_overrides
 
     options, progress = parse_overrides(option or []), _PreparationLines()
     if address:

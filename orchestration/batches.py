@@ -22,7 +22,8 @@ from posegrid.datasets.windows import (
     training_windows,
 )
 from posegrid.models.interface import Batch, PoseShape
-from posegrid.orchestration.settings import DataSettings, Settings
+from posegrid.orchestration.recipe_tables import DataSettings
+from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
 

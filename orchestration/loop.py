@@ -17,7 +17,8 @@ from posegrid.datasets.store import Store
 from posegrid.datasets.windows import epoch_seed
 from posegrid.models.interface import Lifter
 from posegrid.orchestration.batches import Masks, scoring_batches, steps_per_epoch, training_batches
-from posegrid.orchestration.settings import Settings, TrainingSettings
+from posegrid.orchestration.recipe_tables import TrainingSettings
+from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
 Report = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]

@@ -12,7 +12,7 @@ import numpy as np
 from posegrid.experiments.reports import heatmaps
 from posegrid.experiments.reports.matrices import METRICS, StudyResults, read_study
 from posegrid.experiments.reports.pictures import examples_figure
-from posegrid.orchestration.settings import read_toml
+from posegrid.orchestration.recipe_files import read_toml
 from posegrid.orchestration.tracking import Tracking, Trial
 
 _PUBLISHED = Path(__file__).parents[1] / "published.toml"

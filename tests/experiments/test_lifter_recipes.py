@@ -15,7 +15,7 @@ from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import evaluate
 from posegrid.orchestration.loop import train
-from posegrid.orchestration.settings import load_recipe
+from posegrid.orchestration.recipe_files import load_recipe
 from posegrid.orchestration.workers import Workers
 
 PUBLISHED = {

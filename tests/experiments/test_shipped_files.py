@@ -10,7 +10,8 @@ from posegrid.datasets.centred_windows import windows_around
 from posegrid.experiments import catalogue
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import Masks, pose_shape
-from posegrid.orchestration.settings import Settings, occlusion_label, read_toml
+from posegrid.orchestration.recipe_files import read_toml
+from posegrid.orchestration.settings import Settings, occlusion_label
 
 ROOT = Path(__file__).resolve().parents[2]
 

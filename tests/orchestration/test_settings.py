@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from posegrid.orchestration.settings import Settings, load_recipe, occlusion_label, occlusion_values
+from posegrid.orchestration.recipe_files import load_recipe
+from posegrid.orchestration.settings import Settings, occlusion_label, occlusion_values
 
 RECIPE = """
 [model]

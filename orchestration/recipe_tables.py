@@ -1,0 +1,181 @@
+"""The tables of a recipe, as dataclasses that check their values: windows, optimisation, scoring, conditioner."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+from posegrid.datasets.metrics.coherence import CoherenceConfig
+from posegrid.datasets.options import unknown
+from posegrid.datasets.windows import EDGES, TAILS
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """How windows are cut."""
+
+    frames: int = 27
+    """Window length in frames."""
+    tail: str = "drop"
+    """What happens to the frames after the last whole test window: "drop" (as DiffHPE), "keep" (one more window, of
+    which the new frames count) or "overlap" (one more window, all of which counts, as MixSTE)."""
+    stride: int = 1
+    """Frames from one frame of a window to the next: above 1 a window covers more time. Tests still score every frame,
+    in interleaved windows."""
+    frame_rate: float = 0.0
+    """Frames per second that windows have; every stored rate must be a whole multiple of it. 0: as stored."""
+    edges: str = "drop"
+    """Training windows at the ends of a sequence: "drop" keeps inside (as DiffHPE), "replicate" centres windows on any
+    frame and repeats the first and last one. `tail` rules test windows."""
+
+    def __post_init__(self) -> None:
+        _positive("frames", self.frames)
+        _one_of("tail", self.tail, TAILS)
+        _positive("stride", self.stride)
+        _within("frame_rate", self.frame_rate, 0)
+        _one_of("edges", self.edges, EDGES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Optimisation."""
+
+    epochs: int
+    """Passes over the training windows."""
+    batch: int
+    """Windows in an optimisation step, over all workers."""
+    lr: float
+    """Learning rate at the start."""
+    optimizer: str = "adam"
+    """"adam" (weight decay enters the gradient) or "adamw" (decoupled)."""
+    amsgrad: bool = False
+    """Divide by the largest second moment so far (VideoPose3D, STCFormer)."""
+    grid: int = 0
+    """0: floor(F/L) windows of a sequence at random starts, fresh in every epoch (DiffHPE). n: a window centred on
+    every n-th frame, always the same (VideoPose3D and PoseFormer: 1; MixSTE: the window length)."""
+    flip: bool = False
+    """Train on the mirror image of every window too, as a second copy within the epoch."""
+    flip_pairs: bool = False
+    """Instead of `flip`: every window is followed by its mirror image within the same batch, with the same mask (Uplift
+    and Upsample's within-batch augmentation). The batch counts both."""
+    weight_decay: float = 0.0
+    """Weight decay."""
+    schedule: str = "constant"
+    """"constant", "plateau" (see factor, patience, threshold), "exponential" (see decay) or "cosine" (to zero)."""
+    factor: float = 0.5
+    """Plateau: what the learning rate is multiplied by."""
+    patience: int = 11
+    """Plateau: validations without improvement before the learning rate falls."""
+    threshold: float = 0.1
+    """Plateau: relative improvement of the best validation loss that counts."""
+    decay: float = 0.99
+    """Exponential: factor after every epoch."""
+    warmup: int = 0
+    """Steps over which the learning rate rises from zero."""
+    gradient_clip: float = 0.0
+    """Largest gradient norm; 0 does not clip."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights that is evaluated; 0 keeps none."""
+    seed: int = 0
+    """Seed of initial weights, windows, masks and noise."""
+    validate_every: int = 1
+    """Epochs between validations; the last epoch always validates."""
+    select: str = "held_out"
+    """Which weights are kept: "last" epoch, best on "held_out" recordings, or best on the "test" subjects.
+
+    "test" is what the papers do; it is tagged on the run, because the test figure is then optimistic."""
+    select_by: str = "loss"
+    """What selects: "loss" (the training loss) or "mpjpe" (one hypothesis)."""
+    checkpoint_every: int = 1
+    """Epochs between whole-state checkpoints; the last epoch always saves."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "validate_every", "checkpoint_every"):
+            _positive(name, getattr(self, name))
+        _within("lr", self.lr, 0, above=True)
+        _within("ema", self.ema, 0, 0.999999)
+        _within("factor", self.factor, 0, 1)
+        _within("decay", self.decay, 0, 1, above=True)
+        _within("grid", self.grid, 0)
+        for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):
+            _within(name, getattr(self, name), 0)
+        _one_of("optimizer", self.optimizer, ("adam", "adamw"))
+        _one_of("schedule", self.schedule, ("constant", "plateau", "exponential", "cosine"))
+        _one_of("select", self.select, ("last", "held_out", "test"))
+        _one_of("select_by", self.select_by, ("loss", "mpjpe"))
+        if self.flip_pairs and (self.flip or self.batch % 2):
+            raise ValueError(
+                f"flip_pairs = true with flip = {str(self.flip).lower()} and batch = {self.batch}: pairs need an even "
+                "batch, and are instead of flip. Set flip = false and an even batch, or flip_pairs = false."
+            )
+        if self.schedule == "plateau" and self.select == "last":
+            raise ValueError(
+                'schedule = "plateau" follows the validation loss, but select = "last" does not validate. '
+                'Set select = "held_out", or another schedule.'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """How a trained model is scored."""
+
+    hypotheses: int = 5
+    """Poses sampled for each window and averaged; regressors give one."""
+    batch: int = 256
+    """Windows in an evaluation step, over all workers."""
+    every: int = 1
+    """Score every n-th test window; above 1 only for demonstrations (the run is tagged)."""
+    score: str = "window"
+    """"window": all frames of non-overlapping windows (MixSTE, DiffHPE, D3DP). "centre": every frame from the window
+    that is centred on it, L times the work (VideoPose3D, PoseFormer, STCFormer, Uplift and Upsample)."""
+    lift_every: int = 1
+    """With score = "centre": lift every n-th frame of a sequence and interpolate between them linearly in time."""
+    flip: bool = False
+    """Average with the un-mirrored result of the mirrored input (DiffHPE does not, most others do)."""
+    seed: int = 0
+    """Seed of the test masks and of sampling; masks depend on (seed, sequence, window start) alone."""
+    zero_root: bool = False
+    """Set the predicted root to zero before scoring (DiffHPE and MixSTE leave it as it is)."""
+    shoulder_parent: str = "Spine"
+    """Joint on which the coherence metrics hang the shoulders: "Spine" as published, "Thorax" anatomically."""
+    ddof: int = 1
+    """Segment deviation divides by L - ddof: 1 as in the released code, 0 as in the paper's equation 14."""
+
+    def __post_init__(self) -> None:
+        for name in ("hypotheses", "batch", "every", "lift_every"):
+            _positive(name, getattr(self, name))
+        _one_of("score", self.score, ("window", "centre"))
+        if self.lift_every > 1 and self.score != "centre":
+            raise ValueError(
+                f'lift_every = {self.lift_every} needs score = "centre", but score = "{self.score}" lifts whole '
+                'windows. Set score = "centre", or lift_every = 1.'
+            )
+        CoherenceConfig(shoulder_parent=self.shoulder_parent, ddof=self.ddof)  # refuses what it does not know
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConditionerSettings:
+    """The frozen lifter that a wrapper is conditioned on; trained first, as a run of its own."""
+
+    recipe: str
+    """Recipe of the lifter."""
+    occlusion: str = "same"
+    """Pattern the lifter is trained with: "same" as the wrapper, or "none" (DiffHPE's vanilla conditioner)."""
+
+    def __post_init__(self) -> None:
+        _one_of("occlusion", self.occlusion, ("same", "none"))
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise ValueError(f"{name} = {value} must be at least 1.")
+
+
+def _within(name: str, value: float, low: float, high: float | None = None, *, above: bool = False) -> None:
+    enough = low < value if above else low <= value
+    if not enough or not isfinite(value) or (high is not None and value > high):
+        limit = "" if high is None else f" and at most {high:g}"
+        raise ValueError(f"{name} = {value} must be {'above' if above else 'at least'} {low:g}{limit}.")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise unknown("value", value, f"key {name}", list(allowed))
