@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.anatomy import check_sequence
+from posegrid.datasets.checks.anatomy import check_sequence
 from posegrid.datasets.executors import Execute, in_processes
 from posegrid.datasets.options import from_values, unknown
 from posegrid.datasets.parts import Piece, encoded, piece_of, read_part, write_part

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from posegrid.datasets.anatomy import check_sequence
+from posegrid.datasets.checks.anatomy import check_sequence
 from posegrid.datasets.parts import Piece, piece_of
 from posegrid.datasets.schema import SCHEMA_VERSION, SEQUENCE_SCHEMA, CameraSequence, Protocol, frame_schema
 from posegrid.datasets.skeletons import Skeleton

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from posegrid.datasets.addresses import shown
-from posegrid.datasets.findings import FAILED, table
-from posegrid.datasets.integrity import check_store, splits_table
-from posegrid.datasets.keypoint_check import look_at
+from posegrid.datasets.checks.findings import FAILED, table
+from posegrid.datasets.checks.integrity import check_store, splits_table
+from posegrid.datasets.checks.keypoint_check import look_at
 from posegrid.datasets.store import open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.studies import Where

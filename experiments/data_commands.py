@@ -118,8 +118,8 @@ def fetch(
     max_gib: Annotated[float, typer.Option("--max-gib", help="Most GiB that one command may receive.")] = 8.0,
 ) -> None:
     """Download motion files of the CMU database politely. Repeat it to continue or to verify what is there."""
-    from posegrid.datasets import fetch_cmu
-    from posegrid.datasets.fetching import Downloader, Manners
+    from posegrid.datasets.fetching import cmu as fetch_cmu
+    from posegrid.datasets.fetching.transfer import Downloader, Manners
     from posegrid.datasets.options import unknown
 
     if source != "cmu":

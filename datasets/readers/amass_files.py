@@ -18,7 +18,7 @@ import numpy as np
 from posegrid.datasets.readers.arrays import checked_floats, kind
 from posegrid.datasets.readers.body_model import GENDERS
 from posegrid.datasets.readers.joint_regressor import to_h36m
-from posegrid.datasets.restricted_pickle import read_npz
+from posegrid.datasets.unpickling.restricted_pickle import read_npz
 
 WHERE = "Get AMASS (SMPL+H G, body data) at amass.is.tue.mpg.de, one folder per data set, and pass the folder of them."
 

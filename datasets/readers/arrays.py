@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.anatomy import body_scale, bone_lengths, bone_ranges
+from posegrid.datasets.checks.anatomy import body_scale, bone_lengths, bone_ranges
 from posegrid.datasets.skeletons import Skeleton
 
 _MM_PER_M = 1000

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from posegrid.datasets.readers.arrays import kind
-from posegrid.datasets.restricted_pickle import read_npz, read_pickle
+from posegrid.datasets.unpickling.restricted_pickle import read_npz, read_pickle
 
 GENDERS = ("female", "male", "neutral")
 SOFT_TISSUE = "dmpls"

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from posegrid.datasets.keypoints.tracks import Detections
 from posegrid.datasets.readers.keypoint_json import skeleton_of_file
-from posegrid.datasets.restricted_pickle import read_npz
 from posegrid.datasets.skeletons import skeleton_named
-from posegrid.datasets.tracks import Detections
+from posegrid.datasets.unpickling.restricted_pickle import read_npz
 
 _LAYOUTS = {"coco": "coco_17", "h36m": "h36m_17"}
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from posegrid.datasets.readers.arrays import kind
 from posegrid.datasets.readers.body_model import BodyModel, read_body_model, rotations
-from posegrid.datasets.restricted_pickle import read_npy, read_npz
 from posegrid.datasets.skeletons import H36M_17, SMPL_24
+from posegrid.datasets.unpickling.restricted_pickle import read_npy, read_npz
 
 SPIN_JOINTS = (
     "Hip", "LHip", "LKnee", "LFoot", "RHip", "RKnee", "RFoot", "Spine", "Thorax", "Neck", "Head",

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from posegrid.datasets.keypoint_table import detections_of
+from posegrid.datasets.keypoints.keypoint_table import detections_of
+from posegrid.datasets.keypoints.tracks import Detections
 from posegrid.datasets.options import unknown
 from posegrid.datasets.readers import keypoint_json
 from posegrid.datasets.readers.custom_npz import read_custom_npz
 from posegrid.datasets.readers.keypoint_columns import SUFFIXES, read_table
 from posegrid.datasets.readers.openpose import frame_files, read_openpose, video_of
-from posegrid.datasets.tracks import Detections
 
 FORMATS = ("auto", *keypoint_json.FORMATS, "openpose", "videopose3d", "table")
 

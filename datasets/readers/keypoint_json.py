@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from posegrid.datasets.keypoints.tracks import Detections
 from posegrid.datasets.readers.joint_names import BY_COUNT, skeleton_of_names
 from posegrid.datasets.skeletons import Skeleton, skeleton_named
-from posegrid.datasets.tracks import Detections
 
 FORMATS = ("coco", "alphapose", "mmpose")
 _NUMBERS = {int, float, type(None)}

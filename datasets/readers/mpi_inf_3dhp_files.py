@@ -16,7 +16,7 @@ from posegrid.datasets.cameras import Camera
 from posegrid.datasets.readers.arrays import checked_floats, kind
 from posegrid.datasets.readers.hdf5 import read_hdf5
 from posegrid.datasets.readers.matlab import read_mat
-from posegrid.datasets.restricted_pickle import read_npz
+from posegrid.datasets.unpickling.restricted_pickle import read_npz
 
 FROM_28 = (7, 5, 14, 15, 16, 9, 10, 11, 23, 24, 25, 18, 19, 20, 4, 3, 6)
 """Which of the 28 joints of a raw training file are kept, in the order of `MPI_INF_3DHP_17`."""

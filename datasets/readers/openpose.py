@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from posegrid.datasets.keypoints.tracks import Detections
 from posegrid.datasets.readers.keypoint_json import load_json, numbers, skeleton_of_file, track_label
-from posegrid.datasets.tracks import Detections
 
 _NAME = re.compile(r"(?P<video>.*?)_?(?P<frame>\d+)_keypoints\.json$")
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from posegrid.datasets.cameras import Camera
 from posegrid.datasets.readers.arrays import checked_floats, kind
-from posegrid.datasets.restricted_pickle import read_pickle
+from posegrid.datasets.unpickling.restricted_pickle import read_pickle
 
 SMPL_ENTRIES = ("poses", "trans", "betas")
 

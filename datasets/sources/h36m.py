@@ -18,9 +18,9 @@ import numpy as np
 from posegrid.datasets.cameras import h36m_cameras, normalise_screen
 from posegrid.datasets.readers import h36m_recordings
 from posegrid.datasets.readers.arrays import checked_floats, kind
-from posegrid.datasets.restricted_pickle import read_npz
 from posegrid.datasets.schema import CameraSequence, Protocol, Recording
 from posegrid.datasets.skeletons import H36M_17, H36M_32_TO_17
+from posegrid.datasets.unpickling.restricted_pickle import read_npz
 
 DESCRIPTION = "Human3.6M (vision.imar.ro/human3.6m, licence needed) from the npz files of VideoPose3D's script."
 SKELETON = H36M_17

@@ -16,11 +16,11 @@ import numpy as np
 
 from posegrid.datasets.cameras import normalise_screen
 from posegrid.datasets.conversions import convert
+from posegrid.datasets.keypoints.tracks import Detections, Track, tracks_of
 from posegrid.datasets.options import unknown
 from posegrid.datasets.readers.keypoint_files import FORMATS, KeypointFile, keypoint_files
 from posegrid.datasets.schema import CameraSequence, Protocol, Recording
 from posegrid.datasets.skeletons import H36M_17, SKELETONS, Skeleton, skeleton_named
-from posegrid.datasets.tracks import Detections, Track, tracks_of
 
 DESCRIPTION = "Keypoints of one's own videos: COCO, AlphaPose, MMPose and OpenPose JSON, VideoPose3D npz, tables."
 SKELETON = H36M_17

@@ -28,8 +28,8 @@ import numpy as np
 
 from posegrid.datasets.cameras import Camera, normalise_screen, project_linear
 from posegrid.datasets.conversions import convert
-from posegrid.datasets.gaps import fill_gaps
 from posegrid.datasets.images.places import ImageFiles
+from posegrid.datasets.keypoints.gaps import fill_gaps
 from posegrid.datasets.options import unknown
 from posegrid.datasets.readers.body_model import body_model_of, find_body_models
 from posegrid.datasets.readers.joint_regressor import ORDERS, regressed_joints

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posegrid.datasets import fetch_cmu
-from posegrid.datasets.fetch_cmu import fetch, numbers_of
-from posegrid.datasets.fetching import Downloader, Manners, NotThereError
+from posegrid.datasets.fetching import cmu as fetch_cmu
+from posegrid.datasets.fetching.cmu import fetch, numbers_of
+from posegrid.datasets.fetching.transfer import Downloader, Manners, NotThereError
 
 REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "cmu" / "asfamc"
 AMC = b"#!OML:ASF made up\r\n:FULLY-SPECIFIED\r\n:DEGREES\r\n" + b"".join(
@@ -297,7 +297,7 @@ def test_process_that_is_killed(server: Server, clock: Clock, target: Path) -> N
 
     server.plan = [stalls]
     code = (
-        "from pathlib import Path; from posegrid.datasets.fetching import Downloader\n"
+        "from pathlib import Path; from posegrid.datasets.fetching.transfer import Downloader\n"
         f"Downloader().file({server.address + '/file'!r}, Path({str(target)!r}))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])

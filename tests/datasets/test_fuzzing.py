@@ -19,8 +19,8 @@ from fuzzing import attempts, pickles
 from fuzzing.formats import Format
 from PIL import Image
 
-from posegrid.datasets.restricted_pickle import read_npz, read_pickle
 from posegrid.datasets.store import SEQUENCES
+from posegrid.datasets.unpickling.restricted_pickle import read_npz, read_pickle
 
 SHAPES_ONLY = ("JPEG",)
 """Formats of which a judge cannot tell values."""

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import toy
 
-from posegrid.datasets import measures
-from posegrid.datasets.anatomy import BONE_RANGES, body_scale, bone_lengths, bone_ranges, check_sequence
 from posegrid.datasets.cameras import h36m_cameras
-from posegrid.datasets.findings import FAILED, OK, SKIPPED, WARNING, Finding, table
-from posegrid.datasets.integrity import check_store, splits_table
-from posegrid.datasets.measures import measure, percentile
+from posegrid.datasets.checks import measures
+from posegrid.datasets.checks.anatomy import BONE_RANGES, body_scale, bone_lengths, bone_ranges, check_sequence
+from posegrid.datasets.checks.findings import FAILED, OK, SKIPPED, WARNING, Finding, table
+from posegrid.datasets.checks.integrity import check_store, splits_table
+from posegrid.datasets.checks.measures import measure, percentile
 from posegrid.datasets.prepare import prepare
 from posegrid.datasets.schema import CameraSequence, Protocol, Recording
 from posegrid.datasets.skeletons import H36M_17, SKELETONS

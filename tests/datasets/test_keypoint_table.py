@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from posegrid.datasets import keypoint_check
-from posegrid.datasets.keypoint_table import problems_of
+from posegrid.datasets.checks import keypoint_check
+from posegrid.datasets.keypoints.keypoint_table import problems_of
 from posegrid.datasets.prepare import prepare, source_module
 from posegrid.datasets.readers.keypoint_columns import read_table
 from posegrid.datasets.skeletons import H36M_17

@@ -14,7 +14,7 @@ import pytest
 from body_files import Old, old_pickle, sparse, wrapped
 from scipy.sparse import csc_matrix, csr_matrix
 
-from posegrid.datasets.restricted_pickle import read_npy, read_npz, read_pickle
+from posegrid.datasets.unpickling.restricted_pickle import read_npy, read_npz, read_pickle
 
 
 def saved(folder: Path, content: bytes) -> Path:
@@ -241,7 +241,7 @@ def test_small_files_cannot_fill_the_memory(tmp_path):
         (tmp_path / f"{number}.pkl").write_bytes(POSES + value + b"s.")
     code = (
         "import resource, sys, time; from pathlib import Path\n"
-        "from posegrid.datasets.restricted_pickle import read_pickle\n"
+        "from posegrid.datasets.unpickling.restricted_pickle import read_pickle\n"
         "most = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize() + 2**29\n"
         "resource.setrlimit(resource.RLIMIT_AS, (most, most))\n"
         "for number in range(int(sys.argv[2])):\n"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from mpi_inf_3dhp_files import SEQUENCES, TESTS, made_up_test, made_up_training, write_npz
 
-from posegrid.datasets import integrity
-from posegrid.datasets.findings import FAILED, OK, WARNING
-from posegrid.datasets.integrity import check_store
+from posegrid.datasets.checks import integrity
+from posegrid.datasets.checks.findings import FAILED, OK, WARNING
+from posegrid.datasets.checks.integrity import check_store
 from posegrid.datasets.prepare import prepare
 from posegrid.datasets.sources import h36m, mpi_inf_3dhp
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posegrid.datasets.restricted_pickle import read_npz
+from posegrid.datasets.unpickling.restricted_pickle import read_npz
 
 
 class Harmful:

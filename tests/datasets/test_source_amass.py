@@ -9,7 +9,7 @@ from body_files import made_up_model, made_up_regressor, skinned, write_model
 from scipy.spatial.transform import Rotation
 
 from posegrid.datasets import cameras
-from posegrid.datasets.integrity import check_store
+from posegrid.datasets.checks.integrity import check_store
 from posegrid.datasets.prepare import prepare
 from posegrid.datasets.sources import amass
 

@@ -9,7 +9,7 @@ import pytest
 from body_files import made_up_model, made_up_regressor, old_pickle, skinned, write_model
 from scipy.spatial.transform import Rotation
 
-from posegrid.datasets.integrity import check_store
+from posegrid.datasets.checks.integrity import check_store
 from posegrid.datasets.prepare import prepare
 from posegrid.datasets.sources import threedpw
 

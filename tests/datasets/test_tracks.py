@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from posegrid.datasets.gaps import fill_gaps
+from posegrid.datasets.keypoints.gaps import fill_gaps
+from posegrid.datasets.keypoints.tracks import Detections, tracks_of
 from posegrid.datasets.skeletons import COCO_17
-from posegrid.datasets.tracks import Detections, tracks_of
 
 
 def test_gaps_equal_interpolation_joint_by_joint():

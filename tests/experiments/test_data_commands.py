@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toy
 
-from posegrid.datasets import fetching
+from posegrid.datasets.fetching import transfer
 from posegrid.datasets.skeletons import H36M_17
 from posegrid.datasets.store_writer import write_store
 from posegrid.experiments.cli import main
@@ -114,7 +114,7 @@ def test_fetch_that_cannot_be(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fetching, "Downloader", partial(fetching.Downloader, sleep=lambda seconds: None))
+    monkeypatch.setattr(transfer, "Downloader", partial(transfer.Downloader, sleep=lambda seconds: None))
     status, _, err = run(capsys, "fetch", *arguments, "--out", tmp_path / "raw")
     assert status == 2
     assert expected in err

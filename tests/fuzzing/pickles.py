@@ -23,7 +23,7 @@ from fuzzing.formats import Format, Values, as_rewritten, same
 
 from posegrid.datasets.readers.body_model import BodyModel, read_body_model
 from posegrid.datasets.readers.joint_regressor import fold, read_regressor
-from posegrid.datasets.restricted_pickle import read_pickle
+from posegrid.datasets.unpickling.restricted_pickle import read_pickle
 
 Hostile = dict[str, Callable[[Path, Path], None]]
 

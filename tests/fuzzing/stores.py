@@ -20,7 +20,7 @@ from fuzzing.formats import Format, Values, of_sequences
 from fuzzing.keypoints import _deep_json as deep_json
 
 from posegrid.datasets import parquet as exported
-from posegrid.datasets.fetch_cmu import SUMS, _read_sums
+from posegrid.datasets.fetching.cmu import SUMS, _read_sums
 from posegrid.datasets.images.files import read_crop
 from posegrid.datasets.parts import encoded, piece_of, read_part, write_part
 from posegrid.datasets.protocols import read_protocol

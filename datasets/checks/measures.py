@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from posegrid.datasets.anatomy import bone_lengths
 from posegrid.datasets.cameras import Camera, inside_image, project
+from posegrid.datasets.checks.anatomy import bone_lengths
 from posegrid.datasets.store import Sequence, Store
 
 PIECE = 2048

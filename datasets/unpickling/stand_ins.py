@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.plain_pickle import OldText, RefusedError, SkippedSet
+from posegrid.datasets.unpickling.plain_pickle import OldText, RefusedError, SkippedSet
 
 PLAIN_KINDS = "biufc"
 """Kinds of numbers an array may hold: bool, integers, floats, complex."""

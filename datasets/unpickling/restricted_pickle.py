@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from posegrid.datasets.plain_pickle import RefusedError, load
-from posegrid.datasets.stand_ins import ADMITTED, PLAIN_KINDS, Maker
+from posegrid.datasets.unpickling.plain_pickle import RefusedError, load
+from posegrid.datasets.unpickling.stand_ins import ADMITTED, PLAIN_KINDS, Maker
 
 _TEXT_KINDS = "SU"
 """Kinds of text that an entry of an npz file may be."""

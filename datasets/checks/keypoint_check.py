@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from posegrid.datasets.keypoint_table import problems_of
+from posegrid.datasets.keypoints.keypoint_table import problems_of
+from posegrid.datasets.keypoints.tracks import Detections, Track, tracks_of
 from posegrid.datasets.readers.keypoint_columns import read_table
 from posegrid.datasets.readers.keypoint_files import keypoint_files
-from posegrid.datasets.tracks import Detections, Track, tracks_of
 
 _SHOWN = 20
 """Problems of a kind, or of a track, that are listed."""

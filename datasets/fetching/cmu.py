@@ -21,7 +21,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from posegrid.datasets.fetching import Downloader, NotThereError, sha256, write_whole
+from posegrid.datasets.fetching.transfer import Downloader, NotThereError, sha256, write_whole
 
 ADDRESS = "http://mocap.cs.cmu.edu"
 SUMS = "SHA256SUMS"

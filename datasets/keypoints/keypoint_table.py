@@ -21,9 +21,9 @@ from functools import partial
 
 import numpy as np
 
+from posegrid.datasets.keypoints.tracks import Detections
 from posegrid.datasets.readers.joint_names import nearest_joint
 from posegrid.datasets.readers.keypoint_columns import Table
-from posegrid.datasets.tracks import Detections
 
 
 @dataclass(frozen=True, kw_only=True)

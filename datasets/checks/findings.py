@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from textwrap import wrap
 
-from posegrid.datasets.measures import Measures, Peak
+from posegrid.datasets.checks.measures import Measures, Peak
 from posegrid.datasets.skeletons import Skeleton
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "FAILED", "skipped"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from posegrid.datasets.findings import FAILED, OK, WARNING, Finding, at, most
-from posegrid.datasets.measures import Measures, measure
-from posegrid.datasets.pose_checks import check_poses
+from posegrid.datasets.checks.findings import FAILED, OK, WARNING, Finding, at, most
+from posegrid.datasets.checks.measures import Measures, measure
+from posegrid.datasets.checks.pose_checks import check_poses
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import Sequence, Store
 

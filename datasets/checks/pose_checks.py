@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from posegrid.datasets.anatomy import body_scale, bone_ranges
-from posegrid.datasets.findings import FAILED, OK, SKIPPED, WARNING, Finding, at, most
-from posegrid.datasets.measures import JUMP, Measures, percentile
+from posegrid.datasets.checks.anatomy import body_scale, bone_ranges
+from posegrid.datasets.checks.findings import FAILED, OK, SKIPPED, WARNING, Finding, at, most
+from posegrid.datasets.checks.measures import JUMP, Measures, percentile
 from posegrid.datasets.store import Store
 
 _DEPTHS = (0.5, 50.0)

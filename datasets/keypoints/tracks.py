@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from posegrid.datasets.gaps import fill_gaps
+from posegrid.datasets.keypoints.gaps import fill_gaps
 from posegrid.datasets.skeletons import Skeleton
 
 PATIENCE = 30
