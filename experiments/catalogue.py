@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from posegrid.datasets.options import from_values, unknown
+from posegrid.experiments.reports.published import published_table
 from posegrid.orchestration.recipe_files import load_recipe, read_toml
 from posegrid.orchestration.settings import Settings, occlusion_values
 
@@ -24,6 +25,9 @@ class Member:
     """Another pattern for the conditioner than the recipe says: "same" or "none"."""
     train: tuple[str | dict, ...] = ()
     """Training patterns of this member; empty means those of the grid."""
+    set: tuple[str, ...] = ()
+    """Values of its recipe that are others here, such as "training.flip_pairs=true"; as with --set, which comes after
+    them. They do not reach the recipe of a conditioner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +44,17 @@ class Grid:
     """Recipes. Figures compare each of the later ones with the first."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each trains everything once."""
+    published: str = ""
+    """Table of published.toml that the report shows beside these results; none if empty."""
 
     def __post_init__(self) -> None:
         for name in ("train", "test", "members", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one entry.")
         labels = [member.label for member in self.members]
+        for label in labels:
+            if not label.strip():
+                raise ValueError("a member's label is empty. Give it one: runs and tables are named by it.")
         if len(set(labels)) != len(labels):
             raise ValueError(f"member labels repeat: {', '.join(labels)}. Give each member a label of its own.")
 
@@ -72,7 +81,10 @@ def recipe(name: str, overrides: list[str] | None = None) -> Settings:
 def load_grid(name: str) -> Grid:
     """A grid by name or path. Raises ValueError for unknown keys, recipes or patterns."""
     file = find(name, GRIDS, "grid")
-    return from_values(Grid, read_toml(file), f"grids/{file.name}")
+    grid = from_values(Grid, read_toml(file), f"grids/{file.name}")
+    if grid.published:
+        published_table(grid.published, f"grids/{file.name}, key published")
+    return grid
 
 
 def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]]:
@@ -92,7 +104,18 @@ def overrides_for(name: str, overrides: list[str], *, member: bool) -> list[str]
     return chosen
 
 
-def with_conditioner(member: Member, settings: Settings) -> Settings:
+def member_recipe(member: Member, overrides: list[str]) -> Settings:
+    """Settings of a member: its recipe with the member's own values, `overrides` and the conditioner's pattern, in this
+    order. Raises ValueError that names the member if its own values may be wrong."""
+    try:
+        return _with_conditioner(member, recipe(member.recipe, [*member.set, *overrides]))
+    except ValueError as error:
+        if not member.set:
+            raise
+        raise ValueError(f'member "{member.label}" with set = {list(member.set)}: {error}') from None
+
+
+def _with_conditioner(member: Member, settings: Settings) -> Settings:
     """Settings of a member's recipe, with the conditioner's pattern that the grid asks for."""
     if not member.conditioner:
         return settings

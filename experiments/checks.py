@@ -31,7 +31,7 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
         catalogue.resolve(grid.test, "test")
         for member in grid.members:
             catalogue.resolve(member.train, f"members[{member.label}].train")
-            catalogue.with_conditioner(member, _recipe(member.recipe))
+            _check_conditioner(catalogue.member_recipe(member, []))
         say(f"grid {name}: {len(grid.members)} members x {len(grid.train)} x {len(grid.test)} patterns, ok")
     elif what == "keypoints":
         _check_keypoints(Path(name), say)
@@ -42,9 +42,13 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
 def _recipe(name: str) -> Settings:
     """A recipe whose conditioner exists too and uses the same windows."""
     settings = catalogue.recipe(name)
+    _check_conditioner(settings)
+    return settings
+
+
+def _check_conditioner(settings: Settings) -> None:
     if settings.conditioner is not None:
         check_same_windows(settings, catalogue.recipe(settings.conditioner.recipe))
-    return settings
 
 
 def _check_keypoints(path: Path, say: Callable[[str], None]) -> None:

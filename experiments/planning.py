@@ -1,13 +1,13 @@
 """Resolve a grid on a data set and refuse what cannot work, before anything starts."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from posegrid.datasets.store import Store, open_store
 from posegrid.experiments import catalogue
-from posegrid.experiments.catalogue import Grid
+from posegrid.experiments.catalogue import Grid, Member
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import check_stage, pose_shape
 from posegrid.orchestration.grid import Stage, build_stages
@@ -32,9 +32,9 @@ class Plan:
 def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = None, *, decides: bool = True) -> Plan:
     """Resolve a grid and check every stage against the data: a folder or an address. Verifies the hash of the store.
 
-    An override holds for all members, also where one is the conditioner of another; "RECIPE:table.key=value" holds for
-    that recipe alone, member or not. `decides`: patterns and seeds in a recipe are an error, since the grid names them.
-    Raises ValueError for anything wrong.
+    An override holds for all members, also where one is the conditioner of another, and comes after a member's own
+    `set`; "RECIPE:table.key=value" holds for that recipe alone, member or not. `decides`: patterns and seeds in a
+    recipe are an error, since the grid names them. Raises ValueError for anything wrong.
     """
     tests = catalogue.resolve(grid.test, "test")
     recipes = {member.recipe for member in grid.members}
@@ -42,7 +42,10 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
     def load(recipe: str) -> Settings:
         return catalogue.recipe(recipe, catalogue.overrides_for(recipe, overrides or [], member=recipe in recipes))
 
-    resolved = [(member, catalogue.with_conditioner(member, load(member.recipe))) for member in grid.members]
+    def load_member(member: Member) -> Settings:
+        return catalogue.member_recipe(member, catalogue.overrides_for(member.recipe, overrides or [], member=True))
+
+    resolved = [(member, load_member(member)) for member in grid.members]
     for _, settings in resolved if decides else ():
         _check_grid_decides(settings)
     store = open_store(data)
@@ -51,6 +54,7 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
     for member, settings in resolved:
         patterns = catalogue.resolve(member.train or grid.train, f"members[{member.label}].train")
         built = build_stages([settings], patterns, tests, grid.seeds, load, store)
+        built = {key: replace(stage, member=member.label) if stage.patterns else stage for key, stage in built.items()}
         own = [stage for stage in built.values() if stage.patterns]
         members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
         for key, stage in built.items():

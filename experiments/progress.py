@@ -14,7 +14,7 @@ class Progress:
     def __init__(self, left: list[Work], say: Say, every_s: float = 10.0) -> None:
         self._work = {item.stage.key: item for item in left}
         self._epoch = dict.fromkeys(self._work, 0)
-        self._seconds: dict[str, float] = {}  # mean seconds of an epoch, by recipe
+        self._seconds: dict[str, float] = {}  # mean seconds of an epoch, by member or recipe
         self.say = say
         self.concurrent = 1
         self._every = every_s
@@ -22,11 +22,11 @@ class Progress:
 
     def __call__(self, key: str, metrics: dict[str, float]) -> None:
         """A stage finished an epoch."""
-        settings = self._work[key].stage.settings
+        settings, kind = self._work[key].stage.settings, self._work[key].stage.kind
         self._epoch[key] = int(metrics["epoch"]) + 1
         seconds = metrics.get("time/epoch_s", 0.0)
-        before = self._seconds.get(settings.name, seconds)
-        self._seconds[settings.name] = 0.7 * before + 0.3 * seconds
+        before = self._seconds.get(kind, seconds)
+        self._seconds[kind] = 0.7 * before + 0.3 * seconds
         last = self._epoch[key] == settings.training.epochs
         if not last and time.monotonic() - self._said < self._every:
             return
@@ -44,5 +44,5 @@ class Progress:
         for key, item in self._work.items():
             settings = item.stage.settings
             epochs = settings.training.epochs - self._epoch[key] if item.train else 0
-            total += epochs * self._seconds.get(settings.name, typical)
+            total += epochs * self._seconds.get(item.stage.kind, typical)
         return total / self.concurrent / 60

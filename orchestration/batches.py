@@ -10,6 +10,7 @@ from posegrid.datasets.centred_windows import grid_windows
 from posegrid.datasets.metrics.coherence import measured_bones
 from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws
+from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import Store
 from posegrid.datasets.windows import (
     Windows,
@@ -29,7 +30,11 @@ from posegrid.orchestration.workers import Workers
 
 def pose_shape(store: Store, data: DataSettings) -> PoseShape:
     """What a model must know of the data."""
-    skeleton = store.skeleton
+    return shape_of(store.skeleton, data)
+
+
+def shape_of(skeleton: Skeleton, data: DataSettings) -> PoseShape:
+    """What a model must know of a skeleton and of windows, where there is no store."""
     return PoseShape(
         frames=data.frames,
         joints=len(skeleton),

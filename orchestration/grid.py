@@ -27,6 +27,8 @@ class Stage:
     """Key of the conditioner's stage."""
     patterns: tuple[dict[str, Any], ...]
     """Resolved test patterns."""
+    member: str = ""
+    """Label of the member of a grid that it belongs to; empty for conditioners."""
 
     def score_fingerprints(self, data_hash: str) -> dict[str, str]:
         """Test pattern label -> fingerprint of how it is scored."""
@@ -38,13 +40,18 @@ class Stage:
         return occlusion_label(self.settings.occlusion)
 
     @property
+    def kind(self) -> str:
+        """What stages that take equally long share: the member, or the recipe of a conditioner."""
+        return self.member or self.settings.name
+
+    @property
     def name(self) -> str:
-        """What people read: recipe, pattern, and what else differs from the plain wrapper."""
+        """What people read: member or recipe, pattern, and what else differs from the plain wrapper."""
         vanilla = ""
-        if self.settings.conditioner is not None and self.settings.conditioner.occlusion == "none":
+        if not self.member and self.settings.conditioner is not None and self.settings.conditioner.occlusion == "none":
             vanilla = " (vanilla conditioner)"
         seed = f" seed {self.settings.training.seed}" if self.settings.training.seed else ""
-        return f"{self.settings.name}{vanilla} on {self.trained_on}{seed}"
+        return f"{self.kind}{vanilla} on {self.trained_on}{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,7 +59,7 @@ def test_grid_resolves(name: str) -> None:
     for patterns in (grid.train, grid.test):
         labels = [occlusion_label(pattern) for pattern in catalogue.resolve(patterns, "patterns")]
         assert len(set(labels)) == len(labels)
-    frames = {catalogue.recipe(member.recipe).data.frames for member in grid.members}
+    frames = {catalogue.member_recipe(member, []).data.frames for member in grid.members}
     assert len(frames) == 1
 
 
@@ -73,7 +73,7 @@ def test_cross_domain_grids_cross_all_five_patterns(name: str) -> None:
 def test_grids_of_sparse_frames_fit_the_windows_of_their_recipes(name: str, toy_store) -> None:  # type: ignore[no-untyped-def]
     grid = catalogue.load_grid(name)
     for member in grid.members:
-        settings = catalogue.recipe(member.recipe)
+        settings = catalogue.member_recipe(member, [])
         data, every = settings.data, settings.evaluation.lift_every
         windows = windows_around(
             toy_store, np.full(9, 6), np.arange(9) * every, data.frames, (data.frames - 1) // 2, stride=data.stride

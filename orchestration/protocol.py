@@ -1,0 +1,36 @@
+"""How a model is scored, in a few words: numbers under unlike protocols are not comparable."""
+
+from posegrid.orchestration.settings import Settings
+
+
+def scoring_protocol(settings: Settings) -> str:
+    """The protocol of [evaluation] and of `data.tail`, such as "centre frame, flip-averaged".
+
+    Names whatever changes a score for the same predictions, and who sees which window; what is as usual is not said.
+    The window's length and the number of hypotheses belong to the model and are left out.
+    """
+    chosen = settings.evaluation
+    words = ["centre frame" if chosen.score == "centre" else "whole windows"]
+    if chosen.lift_every > 1:
+        words.append(f"1 frame of {chosen.lift_every} lifted")
+    if settings.data.tail != "keep":
+        words.append({"drop": "tails dropped", "overlap": "last window overlaps"}[settings.data.tail])
+    if chosen.every > 1:
+        words.append(f"1 window of {chosen.every} scored")
+    if chosen.flip:
+        words.append("flip-averaged")
+    if chosen.zero_root:
+        words.append("root at zero")
+    if chosen.shoulder_parent != "Spine":
+        words.append(f"shoulders on {chosen.shoulder_parent}")
+    if chosen.ddof != 1:
+        words.append(f"deviation over L - {chosen.ddof}" if chosen.ddof else "deviation over L")
+    if chosen.seed:
+        words.append(f"masks of seed {chosen.seed}")
+    return ", ".join(words)
+
+
+def window_words(settings: Settings) -> str:
+    """Frames of a window and how far apart they are: "27", or "41 x 2" where every second stored frame is one."""
+    data = settings.data
+    return f"{data.frames} x {data.stride}" if data.stride > 1 else f"{data.frames}"
