@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -12,6 +13,8 @@ from posegrid.experiments.progress import Progress, Say
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
 from posegrid.orchestration.grid import Study, Work, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.protocol import scoring_protocol, window_words
+from posegrid.orchestration.settings import occlusion_label
 from posegrid.orchestration.tracking import Tracking
 
 Launch = Callable[[Study, list[Work], Progress], dict[str, str]]
@@ -161,6 +164,9 @@ def _log_members(study: Study, planned: Plan) -> None:
     }
     described = {
         "title": planned.grid.title,
+        "published": planned.grid.published,
+        "tests": {occlusion_label(pattern): pattern for pattern in planned.tests},
+        "scoring": {label: _scoring(planned, label) for label in planned.members},
         "members": cells,
         "data_hash": data_hash,
         "source": planned.store.source,
@@ -170,3 +176,16 @@ def _log_members(study: Study, planned: Plan) -> None:
     study.tracking.set_tags(study.parent, {"data_hash": data_hash})
     first = next(iter(planned.stages.values())).settings
     study.tracking.log_metrics(study.parent, {"control mean pose/mpjpe_mm": mean_pose_mpjpe_mm(planned.store, first)})
+
+
+def _scoring(planned: Plan, label: str) -> dict[str, Any]:
+    """How a member is scored: in words for people, as plain data for what measures it later."""
+    key = next(iter(planned.members[label].values()))
+    settings = planned.stages[key].settings
+    plain = settings.plain()
+    return {
+        "protocol": scoring_protocol(settings),
+        "window": window_words(settings),
+        "evaluation": plain["evaluation"],
+        "data": plain["data"],
+    }

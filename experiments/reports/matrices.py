@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,17 @@ METRICS = {
     "segment_std_mm": "segment length std (mm)",
 }
 """The three of DiffHPE's Figures 3 to 5, with their axis labels."""
+MODEL_METRICS = {
+    "mpjpe_mm": "MPJPE (mm)",
+    "p_mpjpe_mm": "P-MPJPE (mm)",
+    "mpjve_mm": "MPJVE (mm per frame)",
+    "symmetry_gap_mm": "symmetry gap (mm)",
+    "segment_std_mm": "segment std (mm)",
+}
+"""Those of the model table, with the titles of its columns."""
+
+NOT_RECORDED = "protocol not recorded"
+"""Of a study that an older version ran; repeating its command records it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +59,13 @@ class Matrix:
             lines.append(name.ljust(width) + "".join(f"{value:{width}.{decimals}f}" for value in values))
         return lines
 
+    def at(self, row: str, column: str) -> tuple[float, float]:
+        """(mean, standard deviation over seeds) of a cell; NaN where there is none."""
+        if row not in self.rows or column not in self.columns:
+            return float("nan"), float("nan")
+        cell = self.rows.index(row), self.columns.index(column)
+        return float(self.mean[cell]), float(self.std[cell])
+
     def minus(self, other: "Matrix") -> "Matrix":
         """Cell-wise difference over the rows and columns that both have."""
         rows = tuple(row for row in self.rows if row in other.rows)
@@ -73,11 +92,33 @@ class StudyResults:
     """Member label -> metric -> matrix."""
     trials: dict[str, dict[str, Trial]] = field(repr=False)
     """Member label -> training pattern -> trial of the first seed."""
+    scoring: dict[str, dict[str, Any]] = field(repr=False)
+    """Member label -> "protocol" and "window" in words, "evaluation" as plain data; empty in older studies."""
+    tests: dict[str, dict[str, Any]] = field(repr=False)
+    """Label of a test pattern -> the resolved pattern; empty in older studies."""
+    published: str = ""
+    """Table of published.toml that the grid names."""
+    seeds: int = 1
+    """Seeds that cells are averaged over."""
 
     @property
     def baseline(self) -> str:
         """The first member, which the others are compared with."""
         return next(iter(self.matrices))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Labels of the test patterns."""
+        return self.matrices[self.baseline]["mpjpe_mm"].columns
+
+    def protocol(self, label: str) -> str:
+        """How a member is scored, in words."""
+        return self.scoring.get(label, {}).get("protocol", NOT_RECORDED)
+
+    def diagonal(self, label: str) -> list[str]:
+        """Patterns with which a member is both trained and tested."""
+        matrix = self.matrices[label]["mpjpe_mm"]
+        return [row for row in matrix.rows if row in matrix.columns]
 
 
 def read_study(tracking: Tracking, name: str) -> StudyResults:
@@ -94,7 +135,7 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
         rows = tuple(dict.fromkeys(cell["trained_on"] for cell in cells))
         seeds = sorted({cell["seed"] for cell in cells})
         matrices[label] = {}
-        for metric in METRICS:
+        for metric in METRICS | MODEL_METRICS:
             values = np.full((len(seeds), len(rows), len(columns)), np.nan)
             for cell in cells:
                 line = [_value(trials.get(cell["key"]), cell["scores"], column, metric) for column in columns]
@@ -117,6 +158,10 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
         skeleton=skeleton_named(described["skeleton"]),
         matrices=matrices,
         trials=first,
+        scoring=described.get("scoring", {}),
+        tests=described.get("tests", {}),
+        published=described.get("published", ""),
+        seeds=len({cell["seed"] for cell in every_cell}),
     )
 
 
@@ -124,4 +169,4 @@ def _value(trial: Trial | None, scores: dict[str, str], column: str, metric: str
     """A cell's number, NaN unless it was scored the way this study asks: another study may have scored the run anew."""
     if trial is None or trial.evaluated.get(column) != scores[column]:
         return float("nan")
-    return trial.metrics[f"test {column}/{metric}"]
+    return trial.metrics.get(f"test {column}/{metric}", float("nan"))

@@ -54,6 +54,7 @@ GRID = """
 title = "toy"
 train = ["none", "leg_run"]
 test = ["none", "leg_run"]
+published = "diffhpe_table4"
 [[members]]
 recipe = "{lifter}"
 label = "lifter"
@@ -107,9 +108,14 @@ def test_grid_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[
     works(*command)
     assert "4 stages, 4 done, 0 to run" in capsys.readouterr().out
     works("report", "grid-toy", "--home", folder / "runs", "--out", folder / "report")
+    assert "measured what a pose costs" in said
+    assert "measured what a pose costs" not in capsys.readouterr().out  # it is kept on the runs
     made = {file.name for file in (folder / "report").iterdir()}
-    assert {"wrapper_minus_lifter_mpjpe_mm.png", "lifter_mpjpe_mm.csv", "occlusion_table.md"} <= made
+    assert {"wrapper_minus_lifter_mpjpe_mm.png", "lifter_mpjpe_mm.csv", "occlusion_table.md", "models.csv"} <= made
     assert "(published)" in (folder / "report" / "occlusion_table.md").read_text()
+    models = (folder / "report" / "models.md").read_text()
+    assert models.count("Tested on") == 2
+    assert "Tested on leg_run; whole windows, tails dropped:" in models
 
     before = content(folder / "runs")
     said = fails(capsys, "report", "grid-cmu", "--home", folder / "runs")

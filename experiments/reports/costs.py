@@ -1,0 +1,95 @@
+"""What the members of a study cost: measured once on a run of each, and kept there."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+from posegrid.datasets.options import from_values
+from posegrid.datasets.skeletons import Skeleton
+from posegrid.experiments.reports.matrices import StudyResults
+from posegrid.models.interface import Lifter
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.complexity import Complexity, SpeedSettings, measure
+from posegrid.orchestration.recipe_tables import DataSettings, EvaluationSettings
+from posegrid.orchestration.settings import Settings, fingerprint
+from posegrid.orchestration.stage import MODEL_ARTIFACT
+from posegrid.orchestration.tracking import Tracking, Trial
+
+TAG = "posegrid.complexity."
+QUICK = SpeedSettings(batch=32, warm_up=1, repetitions=5, most_s=5.0)
+"""Enough for a table; `posegrid complexity` takes more time."""
+
+
+def log_complexity(tracking: Tracking, run_id: str, label: str, found: Complexity, settings: Settings) -> None:
+    """Log what a model costs under a pattern: metrics, and a tag that says how they were measured."""
+    values = {"flops per pose": found.flops_per_pose, "poses per s": found.poses_per_s, "parameters": found.parameters}
+    tracking.log_metrics(run_id, {f"complexity {label}/{name}": value for name, value in values.items()})
+    described = {**asdict(found), "scored": _scored(settings.evaluation, settings.data)}
+    tracking.set_tags(run_id, {TAG + label: json.dumps(described)})
+
+
+def _logged(trial: Trial, label: str, evaluation: EvaluationSettings, data: DataSettings) -> Complexity | None:
+    """What was logged for a model that is lifted in the same way, if anything."""
+    text = trial.tags.get(TAG + label)
+    values = json.loads(text) if text else {}
+    if values.pop("scored", "") != _scored(evaluation, data):
+        return None
+    return from_values(Complexity, values, f"tag {TAG + label} of run {trial.run_id}")
+
+
+def _scored(evaluation: EvaluationSettings, data: DataSettings) -> str:
+    """Identity of what decides the cost of a pose beside the network: how it is scored."""
+    return fingerprint([asdict(evaluation), asdict(data)])
+
+
+def costs_of_members(
+    tracking: Tracking, results: StudyResults, say: Callable[[str], None]
+) -> dict[tuple[str, str], Complexity]:
+    """(member label, test pattern label) -> cost, on the first trained run of each member.
+
+    What is not logged yet is measured here, in a few seconds for each network. Nothing for studies of older versions.
+    """
+    found: dict[tuple[str, str], Complexity] = {}
+    for label, trials in results.trials.items():
+        trial = next((trial for trial in trials.values() if trial.trained), None)
+        if trial is None or label not in results.scoring:
+            continue
+        own = _Measured(tracking, trial, results.skeleton)
+        scoring, where = results.scoring[label], f"study {results.name}, member {label}"
+        evaluation = from_values(EvaluationSettings, scoring["evaluation"], where)
+        data = from_values(DataSettings, scoring["data"], where)
+        for column, pattern in results.tests.items():
+            found[label, column] = own.cost(column, pattern, evaluation, data)
+        if own.measured:
+            say(f"{label}: measured what a pose costs ({own.measured})")
+    return found
+
+
+class _Measured:
+    """The network of a run, fetched when something must be measured."""
+
+    def __init__(self, tracking: Tracking, trial: Trial, skeleton: Skeleton) -> None:
+        self._tracking = tracking
+        self._trial = trial
+        self._skeleton = skeleton
+        self._fetched: tuple[Lifter, Settings] | None = None
+        self._known: Complexity | None = None
+        self.measured = ""
+
+    def _model(self) -> tuple[Lifter, Settings]:
+        if self._fetched is None:
+            with self._tracking.fetched(self._trial.run_id, MODEL_ARTIFACT) as file:
+                model, settings, _ = checkpoint.load_model(file)
+            self._fetched = model, settings
+        return self._fetched
+
+    def cost(self, column: str, pattern: dict, evaluation: EvaluationSettings, data: DataSettings) -> Complexity:
+        cost = _logged(self._trial, column, evaluation, data)
+        if cost is None:
+            model, settings = self._model()
+            settings = replace(settings, evaluation=evaluation, data=data)
+            cost = measure(model, settings, self._skeleton, pattern, how=QUICK, known=self._known)
+            log_complexity(self._tracking, self._trial.run_id, column, cost, settings)
+            self.measured = f"{cost.device}, batches of {cost.batch} windows"
+        self._known = cost
+        return cost
