@@ -1,17 +1,25 @@
 """Windows centred on frames: how VideoPose3D, MixSTE, STCFormer and PoseFormer train and how most of them are scored.
 
 Legend: N windows, L frames of a window, F frames of a sequence. Frame k of a window centred on frame c is frame
-c + (k - (L-1)//2) * stride of the sequence; frames beyond its ends repeat the first or the last one.
+c + (k - (L-1)//2) * stride of the sequence; frames beyond its ends repeat the first or the last one, with edges
+"replicate_grid" the first or last one of the window that is inside (see `windows.py`).
 """
 
 import numpy as np
 
 from posegrid.datasets.store import Store
-from posegrid.datasets.windows import Windows, frames_of, strides_and_spans
+from posegrid.datasets.windows import Windows, frames_of, on_own_grid, strides_and_spans
 
 
 def grid_windows(
-    store: Store, splits: tuple[str, ...], frames: int, step: int, *, stride: int = 1, frame_rate: float = 0.0
+    store: Store,
+    splits: tuple[str, ...],
+    frames: int,
+    step: int,
+    *,
+    stride: int = 1,
+    frame_rate: float = 0.0,
+    edges: str = "replicate",
 ) -> Windows:
     """One window for every `step` frames, always the same ones: VideoPose3D's chunk generator.
 
@@ -30,8 +38,9 @@ def grid_windows(
     return Windows(
         sequence=sequence,
         start=centre - (frames - 1) // 2 * own,
-        weight=np.ones((len(sequence), frames), dtype=bool),
+        weight=np.broadcast_to(True, (len(sequence), frames)),  # millions of windows would fill memory with it
         stride=own,
+        own_grid=on_own_grid(edges),
     )
 
 
@@ -44,6 +53,7 @@ def windows_around(
     *,
     stride: int = 1,
     frame_rate: float = 0.0,
+    edges: str = "replicate",
 ) -> Windows:
     """Windows of `frames` frames whose frame `at` is the given one: sequence (N,) and frame (N,), int64.
 
@@ -56,7 +66,8 @@ def windows_around(
     weight = np.zeros((len(frame), frames), dtype=bool)
     weight[:, at] = True
     own = of_sequence[sequence]
-    return Windows(sequence=sequence, start=frame - at * own, weight=weight, stride=own)
+    own_grid = on_own_grid(edges)
+    return Windows(sequence=sequence, start=frame - at * own, weight=weight, stride=own, own_grid=own_grid)
 
 
 class Interpolation:

@@ -9,10 +9,11 @@ strides: nothing is interpolated here.
 
 Edges: "drop" wants all frames of a window inside the sequence. "replicate" repeats the first and the last frame, so
 that a window can be centred on every frame (its frame L // 2), which is how models of one frame are trained
-(VideoPose3D); starts may then be negative.
+(VideoPose3D); starts may then be negative. "replicate_grid" repeats the first and the last of those frames of the
+sequence that the window shows: with a stride s they may lie up to s - 1 frames from its ends (Uplift and Upsample).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from posegrid.datasets.occlusions.draws import WindowDraws, sequence_key
 from posegrid.datasets.store import Store
 
 TAILS = ("drop", "keep", "overlap")
-EDGES = ("drop", "replicate")
+EDGES = ("drop", "replicate", "replicate_grid")
 _BLOCK = 2**18
 """Multiplications of a block in `_subtract_root`: beyond it BLAS starts threads, and the block leaves the cache."""
 
@@ -37,13 +38,20 @@ class Windows:
     """(N, L) bool, False for frames that another window counts, that repeat the first or last one, or are not valid."""
     stride: np.ndarray | None = None
     """(N,) int64 stored frames from one frame of the window to the next; None: 1."""
+    own_grid: bool = False
+    """Frames beyond the ends of the sequence repeat the window's first or last frame inside, not the sequence's."""
 
     def __len__(self) -> int:
         return len(self.start)
 
     def __getitem__(self, rows: slice | np.ndarray) -> "Windows":
-        stride = None if self.stride is None else self.stride[rows]
-        return Windows(sequence=self.sequence[rows], start=self.start[rows], weight=self.weight[rows], stride=stride)
+        return Windows(
+            sequence=self.sequence[rows],
+            start=self.start[rows],
+            weight=self.weight[rows],
+            stride=None if self.stride is None else self.stride[rows],
+            own_grid=self.own_grid,
+        )
 
 
 def training_windows(
@@ -61,7 +69,7 @@ def training_windows(
 
     A window spans P = (L-1) * stride + 1 stored frames. The start is uniform in {0, ..., F-P-1} (the last possible
     window is never drawn, as published; F = P gives 0); sequences of fewer than P frames have no window. With edges
-    "replicate" every sequence has at least one window and its centre is uniform over all F frames.
+    "replicate" or "replicate_grid" every sequence has at least one window and its centre is uniform over all F frames.
     Order: item by item of every sequence; `shuffled` gives the order of the epoch.
     Raises ValueError if no window fits, or if a stored frame rate is no multiple of `frame_rate`.
     """
@@ -74,9 +82,9 @@ def training_windows(
     )
     item = np.arange(len(sequence), dtype=np.int64)
     uniform = WindowDraws(epoch_seed(seed, epoch), sequence_keys(store)[sequence], item).uniform()
-    possible = length if edges == "replicate" else np.maximum(length - span, 1)
+    possible = length if centred(edges) else np.maximum(length - span, 1)
     start = np.floor(uniform * possible).astype(np.int64) - _before_centre(frames, step, edges)
-    return _windows(store, sequence, start, step, frames)
+    return _windows(store, sequence, start, step, frames, edges)
 
 
 def training_count(
@@ -108,21 +116,28 @@ def random_windows(
     """`count` windows, each drawn uniformly from all valid starts of all sequences together, with repetition.
 
     A sequence of F frames has F - (L-1) * stride valid starts with edges "drop", and F (one centred on each frame) with
-    "replicate". Raises ValueError if no window fits, or if a stored frame rate is no multiple of `frame_rate`.
+    the others. Raises ValueError if no window fits, or if a stored frame rate is no multiple of `frame_rate`.
     """
     indices, strides, spans = strides_and_spans(store, splits, frames, stride, frame_rate)
     lengths = store.lengths[indices]
-    ends = np.cumsum(lengths if _known(edges) == "replicate" else np.maximum(lengths - spans + 1, 0))
+    ends = np.cumsum(lengths if centred(edges) else np.maximum(lengths - spans + 1, 0))
     if not ends[-1]:
         raise _too_short(store, splits, spans, 'data.edges = "replicate", which repeats the first and last frame')
     drawn = np.random.default_rng([epoch_seed(seed, epoch), 1]).integers(0, ends[-1], count)
     row = np.searchsorted(ends, drawn, side="right")
     start = drawn - np.append(0, ends)[row] - _before_centre(frames, strides[row], edges)
-    return _windows(store, indices[row], start, strides[row], frames)
+    return _windows(store, indices[row], start, strides[row], frames, edges)
 
 
 def consecutive_windows(
-    store: Store, split: str, frames: int, tail: str = "drop", *, stride: int = 1, frame_rate: float = 0.0
+    store: Store,
+    split: str,
+    frames: int,
+    tail: str = "drop",
+    *,
+    stride: int = 1,
+    frame_rate: float = 0.0,
+    edges: str = "drop",
 ) -> Windows:
     """Non-overlapping windows for tests and selection.
 
@@ -132,7 +147,8 @@ def consecutive_windows(
     with all their frames, so that overlapping and padded ones count.
 
     With a stride s a sequence is s interleaved ones (frames p, p+s, p+2s, ... for p = 0, ..., s-1), each cut by these
-    rules: "keep" still counts every stored frame once, "drop" leaves out fewer than L frames of each.
+    rules: "keep" still counts every stored frame once, "drop" leaves out fewer than L frames of each. With edges
+    "replicate_grid" padding repeats the last frame of the interleaved sequence, otherwise that of the whole one.
     Order: sequence, p, start. Raises ValueError if no window fits, or if a stored frame rate is no multiple of
     `frame_rate`.
     """
@@ -160,12 +176,12 @@ def consecutive_windows(
     weight = (frame >= new_from[:, None]) & (frame < new_until[:, None])
     if not len(sequence):
         raise _too_short(store, (split,), spans, 'data.tail = "keep", which pads short sequences')
-    found = _windows(store, sequence, phase + first * step, step, frames)
+    found = _windows(store, sequence, phase + first * step, step, frames, edges)
     if tail == "overlap":
         weight = gather_column(store, found, store.valid)
     else:
         weight &= found.weight
-    return Windows(sequence=sequence, start=found.start, weight=weight, stride=found.stride)
+    return replace(found, weight=weight)
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -186,7 +202,7 @@ def epoch_seed(seed: int, epoch: int) -> int:
 def gather(store: Store, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
     """Keypoints (N, L, J, 2) normalised screen and root-relative poses (N, L, J, 3) metres, fresh arrays.
 
-    Frames before the start or past the end of a sequence repeat its first or last frame.
+    Frames before the start or past the end of a sequence repeat its first or last frame (see `Windows.own_grid`).
     """
     rows = _rows(store, windows)
     poses = np.empty((*rows.shape, *store.poses.shape[1:]), dtype=np.float32)
@@ -234,6 +250,11 @@ def _rows(store: Store, windows: Windows) -> np.ndarray:
     """(N, L) rows of the frame table."""
     frame, length = frames_of(store, windows)
     if (frame[:, :1] < 0).any() or (frame[:, -1:] >= length).any():
+        if windows.own_grid and windows.stride is not None:
+            start, stride = windows.start[:, None], windows.stride[:, None]
+            # the first frame inside is number ceil(-start / stride), the last one floor((length - 1 - start) / stride)
+            step = np.clip(np.arange(frame.shape[1]), -(start // stride), (length - 1 - start) // stride)
+            frame = start + step * stride
         np.clip(frame, 0, length - 1, out=frame)
     frame += store.offsets[windows.sequence][:, None]
     return frame
@@ -252,10 +273,13 @@ def _frames(
     return start[:, None] + steps, store.lengths[sequence][:, None]
 
 
-def _windows(store: Store, sequence: np.ndarray, start: np.ndarray, stride: np.ndarray, frames: int) -> Windows:
+def _windows(
+    store: Store, sequence: np.ndarray, start: np.ndarray, stride: np.ndarray, frames: int, edges: str
+) -> Windows:
     """Windows that count every frame that is inside its sequence and valid."""
     frame, length = _frames(store, sequence, start, stride, frames)
-    found = Windows(sequence=sequence, start=start, weight=(frame >= 0) & (frame < length), stride=stride)
+    weight = (frame >= 0) & (frame < length)
+    found = Windows(sequence=sequence, start=start, weight=weight, stride=stride, own_grid=on_own_grid(edges))
     if not store.valid.all():
         found.weight[:] &= gather_column(store, found, store.valid)
     return found
@@ -290,12 +314,12 @@ def strides_and_spans(
 
 def _training_counts(lengths: np.ndarray, spans: np.ndarray, frames: int, edges: str) -> np.ndarray:
     whole = lengths // frames
-    return np.maximum(whole, 1) if _known(edges) == "replicate" else np.where(lengths >= spans, whole, 0)
+    return np.maximum(whole, 1) if centred(edges) else np.where(lengths >= spans, whole, 0)
 
 
 def _before_centre(frames: int, stride: np.ndarray, edges: str) -> np.ndarray | int:
     """Stored frames between the start and what was drawn: the start itself, or the centre."""
-    return frames // 2 * stride if edges == "replicate" else 0
+    return frames // 2 * stride if centred(edges) else 0
 
 
 def _counted(counts: np.ndarray) -> np.ndarray:
@@ -303,10 +327,16 @@ def _counted(counts: np.ndarray) -> np.ndarray:
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _known(edges: str) -> str:
+def centred(edges: str) -> bool:
+    """Whether random windows are centred on any frame. Raises ValueError for an unknown rule."""
     if edges not in EDGES:
         raise ValueError(f"data.edges = {edges!r} is unknown. Allowed: {', '.join(EDGES)}.")
-    return edges
+    return edges != "drop"
+
+
+def on_own_grid(edges: str) -> bool:
+    """`Windows.own_grid` by that rule. Raises ValueError for an unknown one."""
+    return centred(edges) and edges == "replicate_grid"
 
 
 def _too_short(store: Store, splits: tuple[str, ...], spans: np.ndarray, instead: str) -> ValueError:

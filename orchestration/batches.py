@@ -44,6 +44,11 @@ def shape_of(skeleton: Skeleton, data: DataSettings) -> PoseShape:
     )
 
 
+def cut_of(data: DataSettings) -> dict[str, Any]:
+    """How all windows of a recipe are cut, as arguments of the functions that make them."""
+    return {"stride": data.stride, "frame_rate": data.frame_rate, "edges": data.edges}
+
+
 def training_splits(settings: Settings) -> tuple[str, ...]:
     """Held-out recordings train too unless they select: recipes that select on the test subjects use them all."""
     return ("train",) if settings.training.select == "held_out" else ("train", "held_out")
@@ -51,29 +56,27 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
 
 def steps_per_epoch(store: Store, settings: Settings) -> int:
     """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
-    data, training = settings.data, settings.training
-    cut: dict[str, Any] = {"stride": data.stride, "frame_rate": data.frame_rate}
+    data, training, cut = settings.data, settings.training, cut_of(settings.data)
     if training.grid:
         count = len(grid_windows(store, training_splits(settings), data.frames, training.grid, **cut))
     else:
-        count = training_count(store, training_splits(settings), data.frames, edges=data.edges, **cut)
+        count = training_count(store, training_splits(settings), data.frames, **cut)
     return max(count * (1 + (training.flip or training.flip_pairs)) // training.batch, 1)
 
 
 def epoch_windows(store: Store, settings: Settings, epoch: int) -> Windows:
     """The training windows of an epoch, before they are shuffled: a function of (seed, epoch) alone."""
-    data, training = settings.data, settings.training
-    cut: dict[str, Any] = {"stride": data.stride, "frame_rate": data.frame_rate}
+    data, training, cut = settings.data, settings.training, cut_of(settings.data)
     splits = training_splits(settings)
     if training.grid:
         return grid_windows(store, splits, data.frames, training.grid, **cut)
-    return training_windows(store, splits, data.frames, edges=data.edges, seed=training.seed, epoch=epoch, **cut)
+    return training_windows(store, splits, data.frames, seed=training.seed, epoch=epoch, **cut)
 
 
 def scoring_windows(store: Store, settings: Settings, split: str) -> Windows:
     """All windows of a split on which models are scored, in order."""
     data = settings.data
-    return consecutive_windows(store, split, data.frames, data.tail, stride=data.stride, frame_rate=data.frame_rate)
+    return consecutive_windows(store, split, data.frames, data.tail, **cut_of(data))
 
 
 class Masks:

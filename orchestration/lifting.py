@@ -14,7 +14,7 @@ from posegrid.datasets.store import Store
 from posegrid.datasets.windows import Windows, consecutive_windows, epoch_seed, gather
 from posegrid.models.flip import lift_flip_averaged
 from posegrid.models.interface import Batch, Lifter
-from posegrid.orchestration.batches import Masks, make_batch, pose_shape, scoring_batches
+from posegrid.orchestration.batches import Masks, cut_of, make_batch, pose_shape, scoring_batches
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -96,8 +96,7 @@ def _around_every_frame(
             frames.frame[rows],
             data.frames,
             at,
-            stride=data.stride,
-            frame_rate=data.frame_rate,
+            **cut_of(data),
         )
         visible = masks.visible(inputs, chosen.seed)
         batch = make_batch(store, inputs, visible, workers, len(frames.frame), rows=rows)

@@ -23,8 +23,10 @@ class DataSettings:
     frame_rate: float = 0.0
     """Frames per second that windows have; every stored rate must be a whole multiple of it. 0: as stored."""
     edges: str = "drop"
-    """Training windows at the ends of a sequence: "drop" keeps inside (as DiffHPE), "replicate" centres windows on any
-    frame and repeats the first and last one. `tail` rules test windows."""
+    """Windows at the ends of a sequence. Random training windows: "drop" keeps inside (as DiffHPE), "replicate" centres
+    them on any frame and repeats the first and last one. Windows centred by training.grid or evaluation.score always
+    repeat. "replicate_grid": as "replicate", but all windows repeat the first and last frame that they show themselves,
+    which with a stride lie a little inside (as Uplift and Upsample). `tail` says where test windows lie."""
 
     def __post_init__(self) -> None:
         _positive("frames", self.frames)

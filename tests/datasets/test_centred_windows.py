@@ -43,6 +43,25 @@ def test_padding_repeats_the_edges(toy_store: Store) -> None:
     np.testing.assert_array_equal(keypoints[0], np.concatenate([np.repeat(first[:1], 4, 0), first]))
 
 
+@pytest.mark.parametrize(("stride", "edges"), [(1, "replicate_grid"), (5, "replicate"), (5, "replicate_grid")])
+def test_padding_repeats_what_the_rule_says(toy_store: Store, stride: int, edges: str) -> None:
+    """Both kinds of centred windows, against the published rule one token at a time."""
+    grid = grid_windows(toy_store, ("test",), 21, 1, stride=stride, edges=edges)
+    frame = frames_of(toy_store, grid)[0][:, 10]
+    around = windows_around(toy_store, grid.sequence, frame, 21, 10, stride=stride, edges=edges)
+    keypoints, _ = gather(toy_store, grid)
+    np.testing.assert_array_equal(keypoints, gather(toy_store, around)[0])
+    expected = np.empty_like(keypoints)
+    for row, (index, centre) in enumerate(zip(grid.sequence, frame, strict=True)):
+        offset, length = toy_store.sequences[index].offset, toy_store.sequences[index].frames
+        tokens = [centre + stride * (token - 10) for token in range(21)]
+        inside = [token for token in tokens if 0 <= token < length] if edges == "replicate_grid" else [0, length - 1]
+        for column, token in enumerate(tokens):
+            held = token if 0 <= token < length else inside[0] if token < 0 else inside[-1]
+            expected[row, column] = toy_store.keypoints[offset + held]
+    np.testing.assert_array_equal(keypoints, expected)
+
+
 def test_windows_around_put_the_frame_where_asked(toy_store: Store) -> None:
     index = toy_store.of_split("test")[0]
     sequence, frame = np.full(3, index), np.array([0, 20, 74])

@@ -23,13 +23,18 @@ from posegrid.datasets.windows import (
 
 
 def naive(store: Store, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
-    """Keypoints and root-relative poses, frame by frame."""
+    """Keypoints and root-relative poses, frame by frame. Past an end: the nearest frame that the window may show, which
+    with `own_grid` is one of its own."""
     keypoints, poses = [], []
     for row in range(len(windows)):
         sequence = store.sequences[windows.sequence[row]]
         stride = 1 if windows.stride is None else int(windows.stride[row])
-        for frame in range(windows.weight.shape[1]):
-            inside = min(max(int(windows.start[row]) + frame * stride, 0), sequence.frames - 1)
+        shown = [int(windows.start[row]) + frame * stride for frame in range(windows.weight.shape[1])]
+        allowed = [frame for frame in shown if 0 <= frame < sequence.frames]
+        if not windows.own_grid:
+            allowed = [0, *allowed, sequence.frames - 1]
+        for frame in shown:
+            inside = min(allowed, key=lambda other: abs(other - frame))
             pose = store.poses[sequence.offset + inside]
             keypoints.append(store.keypoints[sequence.offset + inside])
             poses.append(pose - pose[0])
@@ -61,7 +66,7 @@ def test_training_windows_follow_the_published_rule(toy_store: Store) -> None:
     assert (windows.start < toy_store.lengths[windows.sequence] - 27).all()
 
 
-@pytest.mark.parametrize(("stride", "edges"), [(1, "drop"), (3, "drop"), (1, "replicate"), (4, "replicate")])
+@pytest.mark.parametrize(("stride", "edges"), [(1, "drop"), (3, "drop"), (1, "replicate"), (4, "replicate_grid")])
 def test_starts_are_uniform_and_never_the_last_one(toy_store: Store, stride: int, edges: str) -> None:
     starts = np.concatenate(
         [
@@ -128,17 +133,24 @@ def test_a_stride_cuts_interleaved_sequences(toy_store: Store, stride: int) -> N
     assert windows.weight.all()
 
 
-@pytest.mark.parametrize(("stride", "edges"), [(1, "drop"), (4, "drop"), (1, "replicate"), (30, "replicate")])
+@pytest.mark.parametrize(
+    ("stride", "edges"),
+    [(1, "drop"), (4, "drop"), (1, "replicate"), (30, "replicate"), (1, "replicate_grid"), (30, "replicate_grid")],
+)
 def test_gather_equals_a_naive_loop(toy_store: Store, stride: int, edges: str) -> None:
     windows = random_windows(toy_store, ("train", "test"), 20, 300, stride=stride, edges=edges, seed=1, epoch=0)
-    assert ((windows.start < 0).any() and not windows.weight.all()) == (edges == "replicate")
+    assert ((windows.start < 0).any() and not windows.weight.all()) == (edges != "drop")
+    assert windows[::2].own_grid == (edges == "replicate_grid")
     for found, expected in zip(gather(toy_store, windows), naive(toy_store, windows), strict=True):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
 
 
-def test_gather_equals_a_naive_loop_where_sequences_are_shorter_than_windows(toy_store: Store) -> None:
-    windows = consecutive_windows(toy_store, "test", 200, tail="keep")
+@pytest.mark.parametrize(("stride", "edges"), [(1, "drop"), (7, "drop"), (7, "replicate_grid")])
+def test_gather_equals_a_naive_loop_where_sequences_are_shorter_than_windows(
+    toy_store: Store, stride: int, edges: str
+) -> None:
+    windows = consecutive_windows(toy_store, "test", 200, tail="keep", stride=stride, edges=edges)
     for found, expected in zip(gather(toy_store, windows), naive(toy_store, windows), strict=True):
         np.testing.assert_array_equal(found, expected)
 
