@@ -10,6 +10,7 @@ from posegrid.datasets.centred_windows import grid_windows
 from posegrid.datasets.metrics.coherence import measured_bones
 from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws
+from posegrid.datasets.random_cameras import RandomCameras
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import Store
 from posegrid.datasets.windows import (
@@ -55,7 +56,11 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
 
 
 def steps_per_epoch(store: Store, settings: Settings) -> int:
-    """Optimisation steps of one epoch; the last incomplete batch of an epoch is left out."""
+    """Optimisation steps of one epoch: `training.steps`, or all; the last incomplete batch is left out."""
+    return settings.training.steps or _possible_steps(store, settings)
+
+
+def _possible_steps(store: Store, settings: Settings) -> int:
     data, training, cut = settings.data, settings.training, cut_of(settings.data)
     if training.grid:
         count = len(grid_windows(store, training_splits(settings), data.frames, training.grid, **cut))
@@ -105,14 +110,16 @@ def make_batch(
     *,
     mirrored: np.ndarray | None = None,
     rows: np.ndarray | None = None,
+    filmed: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Batch:
     """Gather windows; hidden keypoints become (0, 0), the image centre, as in DiffHPE's released code.
 
     mirrored: (N,) bool, windows that become their mirror image (before keypoints are hidden). rows: (N,) rows of the
-    global batch, where they are not every world-th one.
+    global batch, where they are not every world-th one. filmed: what other cameras see of the windows, instead of what
+    the stored ones saw.
     """
-    keypoints, poses = gather(store, windows)
-    if mirrored is not None and mirrored.any():
+    keypoints, poses = gather(store, windows) if filmed is None else filmed
+    if filmed is None and mirrored is not None and mirrored.any():
         order = list(store.skeleton.mirror)
         for array in (keypoints, poses):
             array[mirrored] = array[mirrored][:, :, order]
@@ -132,8 +139,8 @@ def make_batch(
 def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int, workers: Workers) -> Iterator[Batch]:
     """Batches of one epoch for this worker.
 
-    Windows, order and masks depend on (seed, epoch) alone: a resumed run continues with the same data, and N workers
-    share the batches that one worker would see.
+    Windows, order, masks and random cameras depend on (seed, epoch) alone: a resumed run continues with the same data,
+    and N workers share the batches that one worker would see.
     """
     seed = settings.training.seed
     windows = epoch_windows(store, settings, epoch)
@@ -142,14 +149,20 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
     if pairs:
         order = np.stack([order, order + count], axis=1).ravel()
     size = min(settings.training.batch, len(order))
-    mask_seed = epoch_seed(seed + 1, epoch)
+    order = order[: settings.training.steps * size or None]
+    mask_seed, camera_seed = epoch_seed(seed + 1, epoch), epoch_seed(seed + 2, epoch)
+    cameras = RandomCameras(store, training_splits(settings)) if settings.data.cameras == "random" else None
     for first in range(0, len(order) - size + 1, size):
         items = order[first : first + size][workers.share(size)]
         mine, mirrored = windows[items % count], items >= count
         visible = masks.visible(mine, mask_seed)
         if mirrored.any() and not pairs:  # a mirror image has an occlusion of its own
             visible[mirrored] = masks.visible(mine[mirrored], mask_seed + 1)
-        yield make_batch(store, mine, visible, workers, size, mirrored=mirrored)
+        filmed = None
+        if cameras is not None:
+            own = mirrored & (not pairs)  # and a camera of its own
+            filmed = cameras.film(mine, cameras.drawn(mine, camera_seed, own), mirrored)
+        yield make_batch(store, mine, visible, workers, size, mirrored=mirrored, filmed=filmed)
 
 
 def scoring_batches(
@@ -182,6 +195,15 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
     be drawn, joints that the skeleton lacks. Raises ValueError."""
     training = settings.training
     windows = epoch_windows(store, settings, 0)
+    possible = _possible_steps(store, settings)
+    if training.steps > possible:
+        raise ValueError(
+            f"training.steps = {training.steps} (recipe {settings.name}), but the training windows of store "
+            f"{store.path} fill {possible} batches of {training.batch}. Lower training.steps and raise "
+            "training.epochs, or set it to 0 (all windows once)."
+        )
+    if settings.data.cameras == "random":
+        RandomCameras(store, training_splits(settings)).check(windows)
     Masks(store, settings.occlusion).visible(windows[:1], 0)
     scored = {"test"} if patterns else set()
     for split in scored | ({training.select} - {"last"}):

@@ -27,6 +27,9 @@ class DataSettings:
     them on any frame and repeats the first and last one. Windows centred by training.grid or evaluation.score always
     repeat. "replicate_grid": as "replicate", but all windows repeat the first and last frame that they show themselves,
     which with a stride lie a little inside (as Uplift and Upsample). `tail` says where test windows lie."""
+    cameras: str = "stored"
+    """Who films training windows: "stored" cameras, or "random": each window is filmed anew by a camera of Human3.6M
+    that is drawn for it, without noise (as Uplift and Upsample's pre-training). Tests have the stored ones."""
 
     def __post_init__(self) -> None:
         _positive("frames", self.frames)
@@ -34,6 +37,7 @@ class DataSettings:
         _positive("stride", self.stride)
         _within("frame_rate", self.frame_rate, 0)
         _one_of("edges", self.edges, EDGES)
+        _one_of("cameras", self.cameras, ("stored", "random"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +57,9 @@ class TrainingSettings:
     grid: int = 0
     """0: floor(F/L) windows of a sequence at random starts, fresh in every epoch (DiffHPE). n: a window centred on
     every n-th frame, always the same (VideoPose3D and PoseFormer: 1; MixSTE: the window length)."""
+    steps: int = 0
+    """Optimisation steps of an epoch. 0: all windows once. n: the first n batches of the epoch's order, for data sets
+    that are too large for epochs to be a useful unit (Uplift and Upsample: 6000)."""
     flip: bool = False
     """Train on the mirror image of every window too, as a second copy within the epoch."""
     flip_pairs: bool = False
@@ -95,6 +102,7 @@ class TrainingSettings:
         _within("lr", self.lr, 0, above=True)
         _within("ema", self.ema, 0, 0.999999)
         _within("factor", self.factor, 0, 1)
+        _within("steps", self.steps, 0)
         _within("decay", self.decay, 0, 1, above=True)
         _within("grid", self.grid, 0)
         for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):

@@ -58,6 +58,10 @@ class Settings:
         identity = self.plain()
         for unused in ("name", "evaluation", "conditioner"):
             identity.pop(unused)
+        if identity["data"]["cameras"] == "stored":  # runs made before there was a choice keep their fingerprints
+            identity["data"].pop("cameras")
+        if not identity["training"]["steps"]:
+            identity["training"].pop("steps")
         if identity["upstream"] is not None:
             identity["upstream"] = Settings.from_plain(identity["upstream"]).training_fingerprint(data_hash)
         return fingerprint([identity, data_hash])
