@@ -58,8 +58,9 @@ def build(settings: Settings, pose: PoseShape, conditioner: Lifter | None = None
     return build_model(name, config, pose, conditioner)
 
 
-def load_weights(model: Lifter, weights: dict[str, Tensor], where: str) -> None:
-    """Load weights of the same architecture. Raises ValueError that lists what differs."""
+def misfits(model: Lifter, weights: dict[str, Tensor]) -> str:
+    """What keeps weights from being loaded into a model: names that are missing or too many, other shapes; "" if
+    nothing does."""
     own = model.state_dict()
     missing, unexpected = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
     shapes = [
@@ -67,14 +68,19 @@ def load_weights(model: Lifter, weights: dict[str, Tensor], where: str) -> None:
         for name in sorted(own.keys() & weights.keys())
         if own[name].shape != weights[name].shape
     ]
-    if missing or unexpected or shapes:
-        parts = [
-            f"{what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"
-            for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
-            if names
-        ]
+    return "; ".join(
+        f"{what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''} ({len(names)})"
+        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+        if names
+    )
+
+
+def load_weights(model: Lifter, weights: dict[str, Tensor], where: str) -> None:
+    """Load weights of the same architecture. Raises ValueError that lists what differs."""
+    wrong = misfits(model, weights)
+    if wrong:
         raise ValueError(
-            f"{where} holds the weights of another architecture than its recipe describes - {'; '.join(parts)}. "
+            f"{where} holds the weights of another architecture than its recipe describes - {wrong}. "
             "Use the recipe that the checkpoint was trained with."
         )
     model.load_state_dict(weights)

@@ -174,6 +174,18 @@ class ConditionerSettings:
         _one_of("occlusion", self.occlusion, ("same", "none"))
 
 
+@dataclass(frozen=True, kw_only=True)
+class InitialSettings:
+    """Weights that training starts from, in place of random ones."""
+
+    source: str
+    """Run id of a trained run, or path of a model file (model.pt) that all nodes read."""
+    digest: str = ""
+    """sha256 of the weights, which identifies them; filled in by the plan."""
+    key: str = ""
+    """Training fingerprint of the run they come from, empty for a file; filled in by the plan."""
+
+
 def _positive(name: str, value: int) -> None:
     if value < 1:
         raise ValueError(f"{name} = {value} must be at least 1.")

@@ -12,6 +12,7 @@ from posegrid.orchestration.recipe_tables import (
     ConditionerSettings,
     DataSettings,
     EvaluationSettings,
+    InitialSettings,
     TrainingSettings,
 )
 
@@ -29,6 +30,7 @@ class Settings:
     occlusion: dict[str, Any] = field(default_factory=lambda: {"pattern": "none"})
     """"pattern" and all values of its Config, applied to the training windows."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    initial: InitialSettings | None = None
     conditioner: ConditionerSettings | None = None
     upstream: dict[str, Any] | None = None
     """Resolved settings of the conditioner, as plain data; filled in by the plan."""
@@ -51,13 +53,17 @@ class Settings:
         return Settings.from_plain({**self.plain(), "occlusion": occlusion}, f"recipe {self.name}")
 
     def training_fingerprint(self, data_hash: str) -> str:
-        """Identity of what training computes: model, windows, pattern, optimisation, conditioner and data.
+        """Identity of what training computes: model, initial weights, windows, pattern, optimisation, conditioner.
 
         How it is scored and on how many workers it runs do not enter.
         """
         identity = self.plain()
         for unused in ("name", "evaluation", "conditioner"):
             identity.pop(unused)
+        identity.pop("initial")
+        if self.initial is not None:
+            assert self.initial.digest, "the plan fills it in"
+            identity["initial"] = self.initial.digest
         if identity["data"]["cameras"] == "stored":  # runs made before there was a choice keep their fingerprints
             identity["data"].pop("cameras")
         if not identity["training"]["steps"]:

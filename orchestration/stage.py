@@ -22,6 +22,7 @@ from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
+from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.loop import train
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
@@ -58,6 +59,10 @@ def run_stage(
         model = _finished_model(task, tracking).to(workers.device)
     else:
         model = _new_model(task, settings, store, tracking).to(workers.device)
+        if settings.initial is not None and resume is None:
+            load_initial(model, settings, tracking)
+            if workers.first:
+                tracking.set_tags(task.run_id, {INITIAL: settings.initial.source})
         weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
         model.load_state_dict(weights)
         if workers.first:
