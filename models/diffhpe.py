@@ -19,8 +19,9 @@ from torch.nn import functional as F
 from posegrid.models.blocks.draws import Draws
 from posegrid.models.blocks.embedding import StepEmbedding
 from posegrid.models.blocks.graph import GraphLayer, NonLocal, row_normalised_adjacency
-from posegrid.models.diffusion.gaussian import GaussianDiffusion
-from posegrid.models.diffusion.samplers import NoiseAt, ancestral
+from posegrid.models.diffusion.chain import Chain
+from posegrid.models.diffusion.gaussian import GaussianDiffusion, predicting_noise
+from posegrid.models.diffusion.samplers import NoiseAt
 from posegrid.models.diffusion.schedules import cosine
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.joint_order import NON_LOCAL_GROUPS, require_h36m_17
@@ -42,7 +43,7 @@ class Config:
     step_embedding: int = 128
     """Width of the embedding of the diffusion step, even."""
     steps: int = 50
-    """Number of diffusion steps S, in training and in sampling."""
+    """Number of diffusion steps S, in training and, unless scored otherwise, in sampling."""
     beta_cap: float = 0.5
     """Largest variance of one step; binds for the last 3 of 50. The cosine schedule's usual value is 0.999."""
     dropout: float = 0.03
@@ -145,6 +146,8 @@ class NoisePredictor(nn.Module):
 class DiffHPE(Lifter):
     """Conditional diffusion model; lifting draws one reverse chain per hypothesis."""
 
+    chain = Chain(sampler="ddpm")
+
     def __init__(self, config: Config, pose: PoseShape, conditioner: Lifter | None = None):
         super().__init__()
         self.config = config
@@ -215,10 +218,14 @@ class DiffHPE(Lifter):
         def predict(noisy: Tensor, step: int) -> Tensor:
             return self.predict_noise(noisy, torch.tensor([step], device=noisy.device), condition)
 
-        return ancestral(predict, self.diffusion.schedule, flat_noise_at).unflatten(0, first.shape[:2])
+        schedule = self.diffusion.schedule
+        return self.chain.run(predicting_noise(predict, schedule), schedule, flat_noise_at).unflatten(
+            0, first.shape[:2]
+        )
 
     def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
-        """(B, H, L, J, 3) metres: one reverse chain of all steps per hypothesis. The paper averages 5."""
+        """(B, H, L, J, 3) metres: one reverse chain per hypothesis, as `chain` says. The paper's has all steps, and it
+        averages 5."""
         if hypotheses < 1:
             raise ValueError(f"diffhpe.lift was asked for {hypotheses} hypotheses; at least 1 is needed. Ask for more.")
         draws = Draws(batch, generator)

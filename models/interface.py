@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from posegrid.models.diffusion.chain import Chain
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoseShape:
@@ -68,6 +70,8 @@ class Lifter(nn.Module, ABC):
     output_frame: int | None = None
     """None: `lift` returns all frames of a window. Else the index of the one frame that it returns, (B, H, 1, J, 3),
     and that `loss` compares."""
+    chain: Chain | None = None
+    """How `lift` samples, set by models that do: sampler, steps, eta. May be exchanged before lifting."""
 
     @abstractmethod
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:

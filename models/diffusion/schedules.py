@@ -5,6 +5,7 @@ Step t = 0 .. S - 1 adds noise of variance beta_t; step index 0 is the least noi
 
 from dataclasses import dataclass
 from math import cos, pi
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -44,3 +45,27 @@ def cosine(steps: int, beta_cap: float = 0.999, offset: float = 0.008) -> Schedu
         return cos((u + offset) / (1 + offset) * pi / 2) ** 2
 
     return from_betas([min(1 - alpha_bar((t + 1) / steps) / alpha_bar(t / steps), beta_cap) for t in range(steps)])
+
+
+def linear(steps: int, first: float = 1e-4, last: float = 0.02) -> Schedule:
+    """Ho et al.'s schedule: variances from `first` to `last` in equal steps. DiffPose: 51 steps to 1e-3."""
+    return from_betas(torch.linspace(first, last, steps, dtype=torch.float64, device="cpu").tolist())
+
+
+def sampling_times(total: int, steps: int, spacing: Literal["ends", "skip"] = "ends") -> list[int]:
+    """Which of `total` steps a chain of `steps` evaluations visits, highest first.
+
+    "ends": the integer parts of K + 1 even points from -1 to total - 1 without the lowest, as D3DP: starts at the
+    noisiest step. "skip": 0, s, 2 s, ... with s = total // steps, as DDIM's uniform skip: ends at step 0. All steps
+    give all, with either. Raises ValueError unless 1 <= steps <= total, or for another spacing.
+    """
+    if not 1 <= steps <= total:
+        raise ValueError(
+            f"a chain of {steps} steps was asked for (evaluation.steps), but the model was trained with {total}. "
+            f"Allowed are 1 to {total}: choose one of them."
+        )
+    if spacing == "ends":
+        return [total * (number + 1) // steps - 1 for number in reversed(range(steps))]
+    if spacing == "skip":
+        return [total // steps * number for number in reversed(range(steps))]
+    raise ValueError(f'spacing "{spacing}" of sampling times is unknown. Known: ends, skip. Choose one of them.')
