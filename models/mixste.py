@@ -51,7 +51,8 @@ class MixSTE(Lifter):
 
     joint_weights: Tensor
 
-    def __init__(self, config: Config, pose: PoseShape):
+    def __init__(self, config: Config, pose: PoseShape, channels: int = 2):
+        """channels: numbers that the first layer reads of each joint."""
         super().__init__()
         if config.loss == "weighted":
             require_h36m_17(pose, 'loss = "weighted" of mixste', 'Use loss = "mse" for other skeletons.')
@@ -59,7 +60,7 @@ class MixSTE(Lifter):
         self.pose = pose
         self.feature_width = width = config.width
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.embed = nn.Linear(2, width)
+        self.embed = nn.Linear(channels, width)
         self.joint_position = nn.Parameter(torch.zeros(pose.joints, width))
         self.frame_position = nn.Parameter(torch.zeros(pose.frames, width))
         self.spatial = nn.ModuleList(
@@ -77,7 +78,10 @@ class MixSTE(Lifter):
     def features(self, keypoints_BLJC: Tensor, draws: Draws | None = None) -> Tensor:
         """Tokens after the head's layer norm, (B, L, J, D): what the last linear layer would read."""
         require_windows(keypoints_BLJC, self.pose, "mixste")
-        tokens = self.embed(keypoints_BLJC) + self.joint_position
+        return self.encoded(self.embed(keypoints_BLJC) + self.joint_position, draws)
+
+    def encoded(self, tokens: Tensor, draws: Draws | None = None) -> Tensor:
+        """Embedded tokens (B, L, J, D) through all blocks and the head's layer norm, same shape."""
         for depth, (spatial, temporal) in enumerate(zip(self.spatial, self.temporal, strict=True)):
             tokens = self.spatial_norm(spatial(tokens, draws))
             if depth == 0:

@@ -1,5 +1,7 @@
 """Embedding of the diffusion step."""
 
+from math import log
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -31,3 +33,25 @@ class StepEmbedding(nn.Module):
     def forward(self, step: Tensor) -> Tensor:
         """Step indices (B,) -> (B, width)."""
         return F.silu(self.second(F.silu(self.first(self.table[step]))))
+
+
+class TransformerStepEmbedding(nn.Module):
+    """Vaswani et al.'s sinusoids of the step, Linear to twice the width, GELU, Linear back (D3DP).
+
+    Frequencies 10000^(-i / (width / 2 - 1)); sines first, then cosines, in float32.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int):
+        super().__init__()
+        half = width // 2
+        frequencies = torch.exp(torch.arange(half, device="cpu") * -(log(10_000) / (half - 1)))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.first = nn.Linear(width, 2 * width)
+        self.second = nn.Linear(2 * width, width)
+
+    def forward(self, step: Tensor) -> Tensor:
+        """Step indices (B,) -> (B, width)."""
+        angles = step[:, None] * self.frequencies
+        return self.second(F.gelu(self.first(torch.cat([angles.sin(), angles.cos()], dim=1))))

@@ -42,6 +42,9 @@ class Case:
     """Options that free the model from the joint order of Human3.6M-17."""
     conditioned: bool = False
     diffusion: bool = False
+    """Lifts by sampling."""
+    noise_loss: bool = True
+    """A diffusion model whose loss is that of the noise, 1 for predicting nothing; else it is an error of poses."""
 
     def config(self) -> Any:
         return config_class(self.name)(**self.options)
@@ -73,6 +76,24 @@ CASES = {
         any_skeleton={"non_local": "none"},
         conditioned=True,
         diffusion=True,
+    ),
+    # Half a metre of error, of an untrained lifter, must become a centimetre.
+    "d3prefiner": Case("d3prefiner", {**SMALL_REFINER, "noise": "lifter"}, 15.0, 150, conditioned=True),
+    "d3prefiner-one-step": Case(
+        "d3prefiner",
+        {**SMALL_REFINER, "noise": "lifter", "diffusion": False, "normalise": "absolute", "loss": "mse"},
+        15.0,
+        150,
+        conditioned=True,
+    ),
+    "d3dp": Case(
+        "d3dp",
+        # mirror images are no part of these eight windows, and some joints lie beyond the usual bound
+        {"width": 32, "depth": 1, "heads": 4, "drop_path": 0.0, "steps": 100, "flip": False, "bound": 2.0},
+        overfit_mm=50.0,
+        overfit_steps=250,
+        diffusion=True,
+        noise_loss=False,
     ),
     "stcformer": Case("stcformer", {"width": 32, "depth": 2, "heads": 2, "dropout": 0.0}, overfit_steps=250),
     "stcformer-3dhp": Case(

@@ -54,6 +54,7 @@ def test_batch_norm_over_unequal_shares(results, name):
         "mlp",
         "mixste",
         "diffhpe",
+        "d3dp",
         "stcformer",
         "videopose3d",
         "poseformer",

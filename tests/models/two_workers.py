@@ -23,6 +23,7 @@ MIXSTE = {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "loss": "weight
 DIFFHPE = {"channels": 16, "blocks": 2, "step_embedding": 16, "dropout": 0.3, "conditioning": "lifter"}
 OTHERS = {
     "mlp": {"width": 16, "dropout": 0.3},
+    "d3dp": {"width": 16, "depth": 2, "heads": 2, "drop_path": 0.3, "square_gradient": True},
     "stcformer": {"width": 16, "depth": 2, "heads": 2, "dropout": 0.3, "part_spatial": 1.0},
     "videopose3d": {"channels": 16, "dropout": 0.3},
     "poseformer": {"joint_width": 4, "depth": 2, "heads": 2, "drop_path": 0.3},
