@@ -51,6 +51,16 @@ def run_of_frames(draws: WindowDraws, frames: int, count: int) -> np.ndarray:
 
 def hide(hidden_NL: np.ndarray, joints: tuple[str, ...], skeleton: Skeleton) -> np.ndarray:
     """(N, L, J) bool mask, True = visible: the named joints are hidden together in the frames marked (N, L)."""
-    chosen = np.zeros(len(skeleton), dtype=bool)
-    chosen[skeleton.indices(joints)] = True
-    return ~(hidden_NL[:, :, None] & chosen)
+    rows = np.ones((2, len(skeleton)), dtype=bool)
+    rows[1, skeleton.indices(joints)] = False
+    # four times as fast as broadcasting over the joints
+    return np.take(rows, hidden_NL.view(np.int8), axis=0)
+
+
+def zero_hidden(keypoints: np.ndarray, visible: np.ndarray) -> None:
+    """Set hidden keypoints (N, L, J, 2) float32 to (0, 0), in place; visible is (N, L, J) bool.
+
+    Both coordinates at once as one number of eight bytes: NumPy's broadcasting over the short axis takes ten times as
+    long, longer than gathering the windows.
+    """
+    np.copyto(keypoints.view(np.int64)[..., 0], 0, where=~visible)

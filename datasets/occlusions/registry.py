@@ -6,6 +6,7 @@ A pattern `<name>.py` holds `Config`, a frozen keyword-only dataclass, and
 
 from dataclasses import fields
 from difflib import get_close_matches
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,8 +22,9 @@ _PARTS = ("draws", "hiding", "registry")
 """Files of this folder that are no patterns."""
 
 
+@cache
 def occlusion_names() -> tuple[str, ...]:
-    """Names of all patterns, sorted."""
+    """Names of all patterns, sorted; the folder is listed once."""
     return tuple(sorted(file.stem for file in Path(__file__).parent.glob("*.py") if file.stem not in _PARTS))
 
 

@@ -5,9 +5,10 @@
 makes two stores in FOLDER, unless they are there: one of 2.1 million made-up frames (860 MB) and one of a tenth of it.
 Compares `windows.gather`, which also makes poses root-relative, with a plain NumPy fancy index into copies of the same
 two arrays in memory (rows known beforehand): bare, and with the subtraction that gives the same result. Also compares
-it with data sets that make one window at a time for torch's `default_collate`: windows known beforehand, or drawn by
-each item as here from a generator of its own. Rounds are interleaved; medians of processor seconds are reported, so
-that other programs of the machine count little. Time to the first batch and memory are measured in fresh processes.
+it with data sets that make one window at a time for torch's `default_collate`: windows known beforehand; drawn by each
+item as here from a generator of its own; drawn and occluded, as training needs them. Rounds are interleaved; medians of
+processor seconds are reported, so that other programs of the machine count little. Time to the first batch and memory
+are measured in fresh processes.
 Nothing is asserted: figures depend on the machine, see README.md.
 """
 
@@ -25,11 +26,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, default_collate
 
+from posegrid.datasets.occlusions import leg_run
 from posegrid.datasets.schema import CameraSequence, Protocol
 from posegrid.datasets.skeletons import H36M_17
 from posegrid.datasets.store import Store, open_store
 from posegrid.datasets.store_writer import write_store
-from posegrid.datasets.windows import Windows, gather, random_windows
+from posegrid.datasets.windows import Windows, gather, gather_column, random_windows
+from posegrid.orchestration.batches import Masks, make_batch
+from posegrid.orchestration.workers import Workers
 
 _LENGTHS = (27, 81, 243)
 _FRAMES_EACH = 2_500
@@ -101,6 +105,24 @@ class DrawnOneByOne(OneByOne):
         return super().__getitem__(item)
 
 
+class OccludedOneByOne(DrawnOneByOne):
+    """A whole training item: its window drawn, the right leg hidden for a run of frames, root-relative."""
+
+    def __init__(self, store: Store, windows: Windows, pattern: leg_run.Config) -> None:
+        super().__init__(store, windows)
+        self._hidden = [store.skeleton.joints.index(name) for name in pattern.joints]
+        self._run = int(pattern.rate * windows.weight.shape[1])
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        found = super().__getitem__(item)
+        visible = np.ones(found["keypoints"].shape[:2], dtype=bool)
+        first = int(np.random.default_rng([1, 0, item]).integers(len(visible) - self._run))
+        visible[first : first + self._run, self._hidden] = False
+        found["visible"] = torch.from_numpy(visible)
+        found["keypoints"] *= found["visible"][..., None]
+        return found
+
+
 def speed(store: Store, length: int, batch: int, rounds: int, in_memory: tuple[np.ndarray, np.ndarray]) -> None:
     """Print windows/s, GB/s and ratios for one window length."""
 
@@ -114,17 +136,29 @@ def speed(store: Store, length: int, batch: int, rounds: int, in_memory: tuple[n
         keypoints, poses = (array[rows] for array in in_memory)
         return [keypoints, poses - poses[:, :, :1] if subtract else poses]
 
+    masks = Masks(store, {"pattern": "leg_run"})
+    workers = Workers()
+
+    def training_batch(epoch: int) -> object:
+        windows = drawn(epoch)
+        return make_batch(store, windows, masks.visible(windows, epoch), workers, batch)
+
     seconds: dict[str, list[float]] = {}
     for epoch in range(rounds + 1):
         windows = drawn(epoch)
         rows = (store.offsets[windows.sequence] + windows.start)[:, None] + np.arange(length)
         ways: dict[str, Callable[[], object]] = {
             "gather": partial(gather, store, windows),
+            "gather, root kept": lambda windows=windows: [  # type: ignore[misc]
+                gather_column(store, windows, column) for column in (store.keypoints, store.poses)
+            ],
             "plain": partial(plain, rows, False),
             "plain, same result": partial(plain, rows, True),
             "one by one": partial(collated, OneByOne(store, windows)),
             "draw and gather": lambda epoch=epoch: gather(store, drawn(epoch)),  # type: ignore[misc]
             "draw one by one": partial(collated, DrawnOneByOne(store, drawn(epoch))),
+            "training batch": partial(training_batch, epoch),
+            "training one by one": partial(collated, OccludedOneByOne(store, drawn(epoch), leg_run.Config())),
         }
         for way, run in ways.items():
             began = time.process_time()
@@ -135,7 +169,7 @@ def speed(store: Store, length: int, batch: int, rounds: int, in_memory: tuple[n
     print(f"L = {length}")
     for way, took in median.items():
         rate, size = batch / took, batch * length * 17 * 5 * 4
-        ours = median["draw and gather" if way.startswith("draw") else "gather"]
+        ours = median[{"draw": "draw and gather", "training": "training batch"}.get(way.split()[0], "gather")]
         print(
             f"  {way:<20}{rate:>10,.0f} windows/s {size / took / 1e9:>6.2f} GB/s, "
             f"ours is {took / ours:.2f} times as fast",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from posegrid.datasets.occlusions.draws import WindowDraws, sequence_key
+from posegrid.datasets.occlusions.hiding import zero_hidden
 from posegrid.datasets.occlusions.registry import masks, occlusion_config, occlusion_names
 from posegrid.datasets.skeletons import H36M_17, Skeleton
 
@@ -273,3 +274,14 @@ def test_single_frames_cannot_hold_a_run():
 def test_settings_of_another_pattern_are_refused():
     with pytest.raises(ValueError, match=r'occlusion "arm_leg" got the settings of .*leg_run'):
         masks("arm_leg", occlusion_config("leg_run", {}), windows(3), 27, H36M_17)
+
+
+def test_hidden_keypoints_become_zero_and_others_stay():
+    generator = np.random.default_rng(0)
+    keypoints = generator.normal(size=(5, 9, 17, 2)).astype(np.float32)
+    visible = generator.random((5, 9, 17)) < 0.6
+    expected = np.where(np.repeat(visible[..., None], 2, axis=-1), keypoints, 0)
+    zero_hidden(keypoints, visible)
+    assert keypoints.tobytes() == expected.astype(np.float32).tobytes()
+    assert (keypoints == 0).any()
+    assert (keypoints != 0).any()
