@@ -8,10 +8,12 @@ from typing import Any
 from posegrid.datasets.store import Store, open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.catalogue import Grid, Member
+from posegrid.models.registry import lifter_class
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import check_stage, pose_shape
 from posegrid.orchestration.grid import Stage, build_stages
-from posegrid.orchestration.lifting import one_frame_only
+from posegrid.orchestration.hypotheses import check_aggregation
+from posegrid.orchestration.lifting import chosen_chain, one_frame_only
 from posegrid.orchestration.settings import Settings
 
 
@@ -64,6 +66,9 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
                 stages[key] = stage
     for stage in stages.values():
         check_stage(store, stage.settings, list(stage.patterns))
+        if stage.patterns:
+            chosen_chain(lifter_class(stage.settings.model["name"]), stage.settings)
+            check_aggregation(stage.settings, store)
     _check_scores(store, [stage.settings for stage in stages.values()])
     return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
 

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 from posegrid.models.interface import Lifter, PoseShape
 
@@ -31,6 +31,11 @@ def model_names() -> list[str]:
 def config_class(name: str) -> type:
     """The `Config` dataclass of a model. Raises ValueError for an unknown name."""
     return _module(name).Config
+
+
+def lifter_class(name: str) -> type[Lifter]:
+    """What `build` of a model returns. Raises ValueError for an unknown name."""
+    return get_type_hints(_module(name).build)["return"]
 
 
 def needs_conditioner(name: str, config: Any) -> bool:

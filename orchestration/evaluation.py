@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from posegrid.datasets.metrics.coherence import CoherenceConfig
+from posegrid.datasets.metrics.hypotheses import HypothesisSums
 from posegrid.datasets.metrics.position import mpjpe
 from posegrid.datasets.metrics.summary import MetricSums
 from posegrid.datasets.store import Store
@@ -24,6 +25,8 @@ class Scores:
 
     sums: MetricSums
     """Sums of every metric per action; equal on every worker."""
+    sets: HypothesisSums | None
+    """Sums of the metrics of sets of hypotheses, if there are several of each window; equal on every worker."""
     examples: dict[str, np.ndarray] = field(repr=False)
     """Windows of the first batch to draw: keypoints, visible, predicted, target (first worker only, else empty)."""
 
@@ -40,25 +43,29 @@ def evaluate(
 ) -> Scores:
     """Score a model on all windows of a split under one resolved pattern, lifted as `evaluation.score` says.
 
-    The hypotheses of a window are averaged joint by joint (DiffHPE, section 4.1). Masks and sampling noise are the same
-    for any number of workers.
+    The hypotheses of a window become one pose as `evaluation.aggregation` says, and are scored as a set. Masks and
+    sampling noise are the same for any number of workers.
     """
     chosen = settings.evaluation
     model.eval()
     masks = Masks(store, occlusion)
     coherence = CoherenceConfig(shoulder_parent=chosen.shoulder_parent, ddof=chosen.ddof)
     sums = MetricSums(store.actions, coherence, store.skeleton)
+    sets = HypothesisSums(store.actions, len(store.skeleton), chosen.hypotheses)
     action_of = np.array([store.actions.index(sequence.action) for sequence in store.sequences])
     examples: dict[str, np.ndarray] = {}
     for lifted in lifted_windows(model, store, settings, masks, split, workers):
-        if chosen.zero_root:
-            lifted.predicted[:, :, store.skeleton.root] = 0
         actions = action_of[lifted.windows.sequence]
         sums.add(actions, lifted.predicted, lifted.target, lifted.visible, lifted.windows.weight)
+        if lifted.hypotheses.shape[1] > 1:
+            sets.add(actions, lifted.hypotheses, lifted.target, lifted.visible, lifted.windows.weight)
         if workers.first and not examples:
             examples = _examples(lifted.keypoints, lifted.visible, lifted.predicted, lifted.target)
     total = MetricSums.from_array(store.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
-    return Scores(sums=total, examples=examples)
+    several = chosen.hypotheses > 1
+    if several:  # on every worker, also where a regressor gave one hypothesis
+        sets.set_array(workers.sum(sets.to_array()))
+    return Scores(sums=total, sets=sets if several and sets.frame_wise() else None, examples=examples)
 
 
 def _examples(

@@ -4,7 +4,8 @@ Legend: N windows, L frames, J joints. What comes back does not depend on the nu
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,9 +13,11 @@ import torch
 from posegrid.datasets.centred_windows import Interpolation, windows_around
 from posegrid.datasets.store import Store
 from posegrid.datasets.windows import Windows, consecutive_windows, epoch_seed, gather
+from posegrid.models.diffusion.chain import Chain
 from posegrid.models.flip import lift_flip_averaged
 from posegrid.models.interface import Batch, Lifter
 from posegrid.orchestration.batches import Masks, cut_of, make_batch, pose_shape, scoring_batches
+from posegrid.orchestration.hypotheses import aggregated
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -29,8 +32,10 @@ class Lifted:
     """(N, L, J, 2) what the model saw, hidden ones 0."""
     visible: np.ndarray
     """(N, L, J) bool."""
+    hypotheses: np.ndarray
+    """(N, H, L, J, 3) float32 metres."""
     predicted: np.ndarray
-    """(N, L, J, 3) float64 metres, mean of the hypotheses."""
+    """(N, L, J, 3) float64 metres, what `evaluation.aggregation` makes of them."""
     target: np.ndarray
     """(N, L, J, 3) float64 metres."""
 
@@ -40,12 +45,64 @@ def lifted_windows(
 ) -> Iterator[Lifted]:
     """This worker's share of a split, lifted as `evaluation.score` says.
 
-    Raises ValueError if the model returns one frame of a window, but whole windows are scored.
+    Raises ValueError if the model returns one frame of a window, but whole windows are scored, and what `chosen_chain`
+    raises.
+    """
+    lift = _around_every_frame if settings.evaluation.score == "centre" else _whole_windows
+    with _sampling_as_chosen(model, settings):
+        yield from lift(model, store, settings, masks, split, workers)
+
+
+@contextmanager
+def _sampling_as_chosen(model: Lifter, settings: Settings) -> Iterator[None]:
+    own = model.chain
+    model.chain = chosen_chain(model, settings)
+    try:
+        yield
+    finally:
+        model.chain = own
+
+
+def chosen_chain(model: Lifter | type[Lifter], settings: Settings) -> Chain | None:
+    """How the model samples when it is scored: its own way, changed where the recipe says so.
+
+    Raises ValueError if it is no diffusion model, if the sampler does not read eta, or for more steps than it was
+    trained with.
     """
     chosen = settings.evaluation
-    if chosen.score == "centre":
-        yield from _around_every_frame(model, store, settings, masks, split, workers)
-        return
+    asked = {
+        name: value
+        for name, value in (("sampler", chosen.sampler), ("steps", chosen.steps), ("eta", chosen.eta))
+        if value is not None
+    }
+    if not asked:
+        return model.chain
+    name = (model if isinstance(model, type) else type(model)).__name__
+    said = " and ".join(f"evaluation.{name} = {value}" for name, value in asked.items())
+    if model.chain is None:
+        raise ValueError(
+            f"{said} (recipe {settings.name}), but {name} does not sample: it is no diffusion model. "
+            "Allowed are these keys for models that do: leave them out here."
+        )
+    chain = replace(model.chain, **asked)
+    if "eta" in asked and chain.sampler != "ddim":
+        raise ValueError(
+            f'{said} (recipe {settings.name}), but the sampler is "{chain.sampler}", which does not read eta. Allowed '
+            'is eta with "ddim": set evaluation.sampler = "ddim", or leave eta out.'
+        )
+    trained = settings.model.get("steps")
+    if trained is not None and chain.steps > trained:
+        raise ValueError(
+            f"{said} (recipe {settings.name}), but the model is trained with model.steps = {trained}. Allowed are 1 to "
+            f"{trained} steps, and 0 for all: lower evaluation.steps."
+        )
+    return chain
+
+
+def _whole_windows(
+    model: Lifter, store: Store, settings: Settings, masks: Masks, split: str, workers: Workers
+) -> Iterator[Lifted]:
+    chosen = settings.evaluation
     if model.output_frame is not None:
         raise one_frame_only(settings, model)
     generator = torch.Generator(device=workers.device)
@@ -55,12 +112,14 @@ def lifted_windows(
     for step, (windows, batch) in enumerate(batches):
         generator.manual_seed(epoch_seed(chosen.seed, step))
         assert batch.poses is not None
-        yield Lifted(
-            windows=windows,
-            keypoints=batch.keypoints.cpu().numpy(),
-            visible=batch.visible.cpu().numpy(),
-            predicted=_mean_pose(model, batch, generator, settings, store).double().cpu().numpy(),
-            target=batch.poses.double().cpu().numpy(),
+        yield _lifted(
+            store,
+            settings,
+            windows,
+            _hypotheses(model, batch, generator, settings, store).float().cpu().numpy(),
+            batch.keypoints.cpu().numpy(),
+            batch.visible.cpu().numpy(),
+            batch.poses.double().cpu().numpy(),
         )
 
 
@@ -101,26 +160,46 @@ def _around_every_frame(
         visible = masks.visible(inputs, chosen.seed)
         batch = make_batch(store, inputs, visible, workers, len(frames.frame), rows=rows)
         generator.manual_seed(epoch_seed(chosen.seed, step))
-        lifted = _mean_pose(model, batch, generator, settings, store)
-        lifted = lifted[:, 0 if model.output_frame is not None else at]
+        lifted = _hypotheses(model, batch, generator, settings, store)
+        lifted = lifted[:, :, 0 if model.output_frame is not None else at]
         # a frame between two lifted ones counts as visible where both are
         seen = frames.filled(visible[:, at].astype(np.float32), share, rows) > 0.999
         keypoints, target = gather(store, mine)
-        yield Lifted(
-            windows=mine,
-            keypoints=keypoints * seen[..., None],
-            visible=seen,
-            predicted=frames.filled(lifted.double().cpu().numpy(), share, rows),
-            target=target.astype(np.float64),
-        )
+        # hypotheses are interpolated one by one: their spread is right on lifted frames, too small between them
+        between = frames.filled(lifted.double().cpu().numpy(), share, rows).astype(np.float32)
+        between = np.ascontiguousarray(between.swapaxes(1, 2))
+        yield _lifted(store, settings, mine, between, keypoints * seen[..., None], seen, target.astype(np.float64))
 
 
-def _mean_pose(
+def _hypotheses(
     model: Lifter, batch: Batch, generator: torch.Generator, settings: Settings, store: Store
 ) -> torch.Tensor:
-    """(B, L or 1, J, 3): mean of the hypotheses, averaged with the mirrored input if the recipe says so."""
+    """(B, H, L or 1, J, 3), each averaged with that of the mirrored input if the recipe says so."""
     chosen = settings.evaluation
     if chosen.flip:
         pose = pose_shape(store, settings.data)
-        return lift_flip_averaged(model, batch, generator, pose, chosen.hypotheses).mean(1)
-    return model.lift(batch, generator, chosen.hypotheses).mean(1)
+        return lift_flip_averaged(model, batch, generator, pose, chosen.hypotheses)
+    return model.lift(batch, generator, chosen.hypotheses)
+
+
+def _lifted(
+    store: Store,
+    settings: Settings,
+    windows: Windows,
+    hypotheses: np.ndarray,
+    keypoints: np.ndarray,
+    visible: np.ndarray,
+    target: np.ndarray,
+) -> Lifted:
+    name, root = settings.evaluation.aggregation, store.skeleton.root
+    if settings.evaluation.zero_root:
+        hypotheses[:, :, :, root] = 0
+    predicted = aggregated(name, hypotheses, store, windows, keypoints, visible, target)
+    return Lifted(
+        windows=windows,
+        keypoints=keypoints,
+        visible=visible,
+        hypotheses=hypotheses,
+        predicted=predicted,
+        target=target,
+    )

@@ -6,6 +6,8 @@ from math import isfinite
 from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.options import unknown
 from posegrid.datasets.windows import EDGES, TAILS
+from posegrid.models.aggregation import AGGREGATIONS
+from posegrid.models.diffusion.chain import Chain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +130,7 @@ class EvaluationSettings:
     """How a trained model is scored."""
 
     hypotheses: int = 5
-    """Poses sampled for each window and averaged; regressors give one."""
+    """Poses sampled for each window, of which `aggregation` makes one; regressors give one."""
     batch: int = 256
     """Windows in an evaluation step, over all workers."""
     every: int = 1
@@ -140,6 +142,16 @@ class EvaluationSettings:
     """With score = "centre": lift every n-th frame of a sequence and interpolate between them linearly in time."""
     flip: bool = False
     """Average with the un-mirrored result of the mirrored input (DiffHPE does not, most others do)."""
+    aggregation: str = "mean"
+    """How the hypotheses become the scored pose: "mean", "median" (geometric, of each joint), "jpma_..." or "ppma_..."
+    (D3DP's choice of joints or poses by reprojection, with "..._true_root", as released, or "..._fitted_root", which
+    reads no truth), or a bound that reads the truth: "best_joint_oracle", "best_pose_oracle", "best_window_oracle"."""
+    sampler: str | None = None
+    """Sampler of a diffusion model: "ddpm", "ddim" or "dpm_solver"; none given: the model's own."""
+    steps: int | None = None
+    """Evaluations of its network for each hypothesis; none given: the model's own number; 0: all of its training."""
+    eta: float | None = None
+    """With sampler "ddim": 0 adds no noise on the way, 1 as much as "ddpm"; none given: the model's own."""
     seed: int = 0
     """Seed of the test masks and of sampling; masks depend on (seed, sequence, window start) alone."""
     zero_root: bool = False
@@ -153,12 +165,15 @@ class EvaluationSettings:
         for name in ("hypotheses", "batch", "every", "lift_every"):
             _positive(name, getattr(self, name))
         _one_of("score", self.score, ("window", "centre"))
+        _one_of("aggregation", self.aggregation, tuple(AGGREGATIONS))
         if self.lift_every > 1 and self.score != "centre":
             raise ValueError(
                 f'lift_every = {self.lift_every} needs score = "centre", but score = "{self.score}" lifts whole '
                 'windows. Set score = "centre", or lift_every = 1.'
             )
-        CoherenceConfig(shoulder_parent=self.shoulder_parent, ddof=self.ddof)  # refuses what it does not know
+        # these two refuse values that they do not know
+        Chain(sampler=self.sampler or "ddpm", steps=self.steps or 0, eta=self.eta or 0.0)
+        CoherenceConfig(shoulder_parent=self.shoulder_parent, ddof=self.ddof)
 
 
 @dataclass(frozen=True, kw_only=True)

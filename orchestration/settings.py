@@ -74,7 +74,11 @@ class Settings:
 
     def evaluation_fingerprint(self, pattern: dict[str, Any], data_hash: str) -> str:
         """Identity of one scored test pattern, given the weights."""
-        return fingerprint([asdict(self.evaluation), asdict(self.data), pattern, data_hash])
+        scoring = asdict(self.evaluation)
+        for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None)):
+            if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
+                scoring.pop(key)
+        return fingerprint([scoring, asdict(self.data), pattern, data_hash])
 
 
 def fingerprint(plain: Any) -> str:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
 from posegrid.datasets.store_cache import local_store
+from posegrid.models.aggregation import AGGREGATIONS
 from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
@@ -131,6 +132,9 @@ def log_scores(
     """Log one scored pattern: metrics, per-action table, examples; the tag that says so comes last."""
     label = occlusion_label(pattern)
     action_wise, frame_wise = scores.sums.action_wise(), scores.sums.frame_wise()
+    if scores.sets is not None:
+        action_wise, frame_wise = action_wise | scores.sets.action_wise(), frame_wise | scores.sets.frame_wise()
+        tracking.log_text(run_id, per_joint_csv(scores), f"test/{label}/hypotheses_per_joint.csv")
     tracking.log_metrics(run_id, {f"test {label}/{name.replace('/', ' ')}": v for name, v in action_wise.items()})
     tracking.log_metrics(
         run_id, {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
@@ -140,7 +144,12 @@ def log_scores(
         file = Path(folder) / "examples.npz"
         np.savez_compressed(file, **scores.examples)  # type: ignore[arg-type]
         tracking.log_file(run_id, file, f"test/{label}")
-    tracking.set_tags(run_id, {EVALUATED + label: settings.evaluation_fingerprint(pattern, data_hash)})
+    tags = {EVALUATED + label: settings.evaluation_fingerprint(pattern, data_hash)}
+    if scores.sets is not None:
+        name = settings.evaluation.aggregation
+        read = AGGREGATIONS[name]
+        tags["aggregation"] = f"{name}, an oracle: reads {read}" if read else name
+    tracking.set_tags(run_id, tags)
 
 
 def per_action_csv(scores: Scores) -> str:
@@ -157,3 +166,13 @@ def per_action_csv(scores: Scores) -> str:
     for action, values in rows.items():
         writer.writerow([action, *(f"{values[column]:.4f}" if column in values else "" for column in columns)])
     return text.getvalue()
+
+
+def per_joint_csv(scores: Scores) -> str:
+    """Metrics of the sets of hypotheses, one row a joint, all windows pooled."""
+    assert scores.sets is not None
+    columns = list(scores.sets.frame_wise())
+    lines = ["joint," + ",".join(columns)]
+    for joint, values in zip(scores.sums.skeleton.joints, scores.sets.per_joint(), strict=True):
+        lines.append(",".join([joint, *(f"{values[column]:.4f}" if column in values else "" for column in columns)]))
+    return "\n".join(lines) + "\n"
