@@ -7,9 +7,9 @@ frames; slower motions keep their rate). The files that their script makes are r
 place of its folder (`readers.amass_files`). Heights are those of the files.
 
 What they do differently: they draw a camera of Human3.6M at random for each sample and use exact projections, also of
-people who leave the image. Here, as for all motion without footage, `filming.place` puts a recording where the cameras
-of one Human3.6M subject see it, `views` of its four cameras film it, and 2D is the projection with the stated detector
-model. Results on this data are comparable with one another only.
+people who leave the image; `data.cameras = "random"` trains like that. Here, as for all motion without footage,
+`filming.place` puts a recording where the cameras of one Human3.6M subject see it, `views` of its four cameras film it,
+and 2D is the projection with the stated detector model. Results on this data are comparable with one another only.
 """
 
 from dataclasses import dataclass, field

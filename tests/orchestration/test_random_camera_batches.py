@@ -145,7 +145,7 @@ def test_steps_cut_an_epoch_short(store: Store) -> None:
         check_stage(store, settings({"steps": 999}), [])
 
 
-def test_fingerprints_tell_cameras_and_steps_apart_and_old_ones_stay() -> None:
+def test_fingerprints_tell_cameras_and_steps_apart() -> None:
     plain = settings(cameras="stored")
     prints = {plain.training_fingerprint("h"), settings().training_fingerprint("h")}
     prints.add(settings({"steps": 3}).training_fingerprint("h"))
