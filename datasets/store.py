@@ -113,6 +113,37 @@ class Store:
         """(S,) int64 frames of each sequence."""
         return np.array([sequence.frames for sequence in self.sequences], dtype=np.int64)
 
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        """All subjects, sorted: the number of a subject is its index here."""
+        return tuple(sorted({sequence.subject for sequence in self.sequences}))
+
+    @cached_property
+    def subject_of(self) -> np.ndarray:
+        """(S,) int64 number of each sequence's subject, an index into `subjects`."""
+        return np.array([self.subjects.index(sequence.subject) for sequence in self.sequences], dtype=np.int64)
+
+    def leaving_out(self, subjects: tuple[str, ...]) -> "Store":
+        """The same store in which nothing of some training subjects trains or selects: their split becomes "unused".
+
+        Test recordings keep their split. Raises ValueError for a subject that has no training recordings.
+        """
+        training = ("train", "held_out")
+        known = sorted({sequence.subject for sequence in self.sequences if sequence.split in training})
+        for subject in subjects:
+            if subject not in known:
+                raise ValueError(
+                    f'subject "{subject}" of data.leave_out has no training recordings in store {self.path}. Allowed: '
+                    f"{', '.join(known)}. Choose among them, or leave data.leave_out empty."
+                )
+        if not subjects:
+            return self
+        left = tuple(
+            replace(one, split="unused") if one.subject in subjects and one.split in training else one
+            for one in self.sequences
+        )
+        return replace(self, sequences=left)
+
     def of_split(self, *splits: str) -> list[int]:
         """Indices of the sequences of these splits. Raises ValueError if there are none."""
         found = [index for index, sequence in enumerate(self.sequences) if sequence.split in splits]

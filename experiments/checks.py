@@ -47,7 +47,7 @@ def _recipe(name: str) -> Settings:
 
 
 def _check_conditioner(settings: Settings) -> None:
-    if settings.conditioner is not None:
+    if settings.conditioner is not None and not settings.conditioner.run:
         check_same_windows(settings, catalogue.recipe(settings.conditioner.recipe))
 
 

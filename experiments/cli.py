@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,7 +105,8 @@ def train(
     )
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
     default = f"train-{member.label}-{occlusion or own.occlusion['pattern']}"
-    _run(plan(_name(default, set_, study), grid, data, set_, decides=False), where)
+    runs = partial(Tracking.existing, where.tracking)
+    _run(plan(_name(default, set_, study), grid, data, set_, decides=False, tracking=runs), where)
 
 
 @app.command()
@@ -130,7 +132,8 @@ def grid(
     loaded = load_grid(name)
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
     default = f"{Path(name).stem}-{read_description(local_store(data))['source']}"
-    _run(plan(_name(default, set_, study), loaded, data, set_), where)
+    runs = partial(Tracking.existing, where.tracking)
+    _run(plan(_name(default, set_, study), loaded, data, set_, tracking=runs), where)
 
 
 @app.command()

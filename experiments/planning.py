@@ -1,7 +1,9 @@
 """Resolve a grid on a data set and refuse what cannot work, before anything starts."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from posegrid.experiments.catalogue import Grid, Member
 from posegrid.models.registry import lifter_class
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import check_stage, pose_shape
+from posegrid.orchestration.finished_runs import FinishedRun, finished_run
 from posegrid.orchestration.grid import Stage, build_stages
 from posegrid.orchestration.hypotheses import check_aggregation
 from posegrid.orchestration.lifting import chosen_chain, one_frame_only
 from posegrid.orchestration.settings import Settings
+from posegrid.orchestration.tracking import Tracking
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,12 +35,21 @@ class Plan:
     """Resolved test patterns."""
 
 
-def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = None, *, decides: bool = True) -> Plan:
+def plan(
+    name: str,
+    grid: Grid,
+    data: Path | str,
+    overrides: list[str] | None = None,
+    *,
+    decides: bool = True,
+    tracking: Callable[[], Tracking] | None = None,
+) -> Plan:
     """Resolve a grid and check every stage against the data: a folder or an address. Verifies the hash of the store.
 
     An override holds for all members, also where one is the conditioner of another, and comes after a member's own
     `set`; "RECIPE:table.key=value" holds for that recipe alone, member or not. `decides`: patterns and seeds in a
-    recipe are an error, since the grid names them. Raises ValueError for anything wrong.
+    recipe are an error, since the grid names them. `tracking`: where conditioners are looked up that are given as
+    finished runs. Raises ValueError for anything wrong.
     """
     tests = catalogue.resolve(grid.test, "test")
     recipes = {member.recipe for member in grid.members}
@@ -47,6 +60,11 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
     def load_member(member: Member) -> Settings:
         return catalogue.member_recipe(member, catalogue.overrides_for(member.recipe, overrides or [], member=True))
 
+    @cache
+    def finished(run: str) -> FinishedRun:
+        assert tracking is not None
+        return finished_run(tracking(), run)
+
     resolved = [(member, load_member(member)) for member in grid.members]
     for _, settings in resolved if decides else ():
         _check_grid_decides(settings)
@@ -55,7 +73,8 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
     members: dict[str, dict[tuple[str, int], str]] = {}
     for member, settings in resolved:
         patterns = catalogue.resolve(member.train or grid.train, f"members[{member.label}].train")
-        built = build_stages([settings], patterns, tests, grid.seeds, load, store)
+        runs = None if tracking is None else finished
+        built = build_stages([settings], patterns, tests, grid.seeds, load, store, runs)
         built = {key: replace(stage, member=member.label) if stage.patterns else stage for key, stage in built.items()}
         own = [stage for stage in built.values() if stage.patterns]
         members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
@@ -64,18 +83,22 @@ def plan(name: str, grid: Grid, data: Path | str, overrides: list[str] | None = 
             if key not in stages or stage.patterns:
                 # a stage may be the conditioner of one member and a member itself: score it under its own settings
                 stages[key] = stage
-    for stage in stages.values():
+    ours = [stage for stage in stages.values() if stage.given is None]
+    for stage in ours:
         check_stage(store, stage.settings, list(stage.patterns))
         if stage.patterns:
             chosen_chain(lifter_class(stage.settings.model["name"]), stage.settings)
             check_aggregation(stage.settings, store)
-    _check_scores(store, [stage.settings for stage in stages.values()])
+    _check_scores(store, [stage.settings for stage in ours])
     return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
 
 
 def _check_scores(store: Store, every: list[Settings]) -> None:
     """Refuse to score whole windows of models that lift one frame, before they are trained."""
-    networks = {(json.dumps(one.model), one.data, one.evaluation.score): one for one in every if one.upstream is None}
+    networks = {
+        (json.dumps([one.model, one.upstream and one.upstream["model"]]), one.data.frames, one.evaluation.score): one
+        for one in every
+    }
     for settings in networks.values():
         if settings.evaluation.score == "window":
             model = checkpoint.build(settings, pose_shape(store, settings.data))

@@ -9,8 +9,8 @@ from posegrid.datasets.store import open_store
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.evaluation import evaluate
 from posegrid.orchestration.settings import occlusion_label, occlusion_values
-from posegrid.orchestration.stage import MODEL_ARTIFACT, per_action_csv
-from posegrid.orchestration.tracking import Tracking
+from posegrid.orchestration.stage import per_action_csv
+from posegrid.orchestration.tracking import MODEL_ARTIFACT, Tracking
 from posegrid.orchestration.workers import Workers
 
 

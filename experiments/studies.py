@@ -71,7 +71,7 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
 
 def _check_workers(planned: Plan, where: Where) -> None:
     for stage in planned.stages.values():
-        if stage.settings.training.batch % where.resources.workers:
+        if stage.given is None and stage.settings.training.batch % where.resources.workers:
             raise ValueError(
                 f"training.batch = {stage.settings.training.batch} of recipe {stage.settings.name} cannot be shared "
                 f"equally by {where.resources.workers} workers (--workers). Use a number of workers that divides it, "

@@ -6,7 +6,7 @@ root-relative; keypoints are normalised screen coordinates, zero where hidden.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,22 @@ class Batch:
     """Windows in the global batch; None means len(keypoints) * world. Needed where the last batch divides unevenly."""
     rows: Tensor | None = None
     """(B,) rows of the global batch that this worker holds, where they are not those of rank and world."""
+    subject: Tensor | None = None
+    """(B,) int64 number of the person in each window, the same throughout a data set; None where nobody asks."""
+
+    def where(self, mask_B: Tensor) -> "Batch":
+        """The windows of `mask_B` (bool), which see the draws that they would see in the whole batch."""
+        total = len(self.keypoints) * self.world if self.total is None else self.total
+        rows = torch.arange(self.rank, total, self.world, device=mask_B.device) if self.rows is None else self.rows
+        return replace(
+            self,
+            keypoints=self.keypoints[mask_B],
+            visible=self.visible[mask_B],
+            poses=None if self.poses is None else self.poses[mask_B],
+            rows=rows[mask_B],
+            total=total,
+            subject=None if self.subject is None else self.subject[mask_B],
+        )
 
     def draw(self, sample: Callable[[int], Tensor]) -> Tensor:
         """Random numbers for the windows of this worker that do not depend on the number of workers.
@@ -100,3 +116,25 @@ class Lifter(nn.Module, ABC):
     def forward(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The training face: `loss`."""
         return self.loss(batch, generator)
+
+
+class Refiner(Lifter):
+    """A lifter that corrects the poses of another one, whose errors on people it has not seen it must know to train.
+
+    Before training: `use_folds`, then `settle` with the `error_sums` of all training windows of all workers.
+    """
+
+    @abstractmethod
+    def use_folds(self, lifters: dict[int, Lifter]) -> None:
+        """Lift windows of a subject (its number in `Batch.subject`) by a lifter that was trained without it.
+
+        Holds for `error_sums` and `loss`. The lifters stay outside of the model's state.
+        """
+
+    @abstractmethod
+    def error_sums(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Statistics of the lifter's errors in this worker's windows, float64 (V,), to be added up."""
+
+    @abstractmethod
+    def settle(self, sums: Tensor) -> None:
+        """Take over the statistics of all training windows, float64 (V,)."""

@@ -44,6 +44,12 @@ def needs_conditioner(name: str, config: Any) -> bool:
     return bool(decide(config)) if decide else False
 
 
+def reads_errors(name: str, config: Any) -> bool:
+    """True if a model with this configuration is a `Refiner`, which must know its lifter's errors before it trains."""
+    decide = getattr(_module(name), "reads_errors", None)
+    return bool(decide(config)) if decide else False
+
+
 def build_model(name: str, config: Any, pose: PoseShape, conditioner: Lifter | None = None) -> Lifter:
     """The model with fresh weights from torch's default generator. `conditioner` is given if and only if it needs one.
 

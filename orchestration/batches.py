@@ -55,6 +55,11 @@ def training_splits(settings: Settings) -> tuple[str, ...]:
     return ("train",) if settings.training.select == "held_out" else ("train", "held_out")
 
 
+def training_subjects(store: Store, settings: Settings) -> list[str]:
+    """Names of those whose recordings train, sorted."""
+    return sorted({store.sequences[index].subject for index in store.of_split(*training_splits(settings))})
+
+
 def steps_per_epoch(store: Store, settings: Settings) -> int:
     """Optimisation steps of one epoch: `training.steps`, or all; the last incomplete batch is left out."""
     return settings.training.steps or _possible_steps(store, settings)
@@ -133,6 +138,7 @@ def make_batch(
         world=workers.world,
         total=total,
         rows=None if rows is None else torch.from_numpy(rows).to(workers.device),
+        subject=torch.from_numpy(store.subject_of[windows.sequence]).to(workers.device),
     )
 
 
@@ -194,6 +200,8 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
     """Refuse before training what would fail later: splits that are empty, windows that do not fit, masks that cannot
     be drawn, joints that the skeleton lacks. Raises ValueError."""
     training = settings.training
+    store = store.leaving_out(settings.data.leave_out)
+    _check_selecting_recordings(store, settings)
     windows = epoch_windows(store, settings, 0)
     possible = _possible_steps(store, settings)
     if training.steps > possible:
@@ -211,3 +219,15 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
     for pattern in patterns:
         Masks(store, pattern).visible(windows[:1], 0)
     measured_bones(store.skeleton, settings.evaluation.shoulder_parent)
+
+
+def _check_selecting_recordings(store: Store, settings: Settings) -> None:
+    left_out = settings.data.leave_out
+    if not left_out or settings.training.select != "held_out":
+        return
+    if not any(sequence.split == "held_out" for sequence in store.sequences):
+        raise ValueError(
+            f'recipe {settings.name} selects the epoch on held-out recordings (training.select = "held_out"), but '
+            f"without {', '.join(left_out)} there are none: a subject that is left out must not select either. "
+            'Allowed here: "last" or "test". Set training.select, or hold out recordings of more subjects.'
+        )

@@ -1,19 +1,22 @@
 """A study as a graph of stages: what must be trained and scored, what is already done, what depends on what.
 
 A stage is one training (recipe, pattern, seed) with the test patterns it is scored on. A wrapper's stage depends on the
-stage of its conditioner, which is trained once and shared by all that need it. Stages are identified by fingerprints
-and found again in the tracking store, so that repeating a command repeats no work.
+stage of its conditioner, which is trained once and shared by all that need it; a refiner's also on those of the folds,
+which are its lifter trained without one subject each. Stages are identified by fingerprints and found again in the
+tracking store, so that repeating a command repeats no work.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store
+from posegrid.orchestration.batches import training_subjects
+from posegrid.orchestration.finished_runs import FinishedRun
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
-from posegrid.orchestration.tracking import STAGE, UPSTREAM, Tracking, Trial
+from posegrid.orchestration.tracking import FOLDS, STAGE, UPSTREAM, Tracking, Trial
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,10 +28,24 @@ class Stage:
     settings: Settings
     upstream: str | None
     """Key of the conditioner's stage."""
+    folds: tuple[str, ...] = ()
+    """Keys of the stages of the lifters without one subject each, in the order of the settings' `folds`."""
+    given: Trial | None = None
+    """Finished run that is taken as it is: a conditioner that was not trained by this study."""
     patterns: tuple[dict[str, Any], ...]
     """Resolved test patterns."""
     member: str = ""
     """Label of the member of a grid that it belongs to; empty for conditioners."""
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Keys of all stages that it builds on."""
+        return self.folds if self.upstream is None else (self.upstream, *self.folds)
+
+    def lineage(self, runs: Mapping[str, str]) -> dict[str, str]:
+        """Tags that name the runs it builds on, from stage key -> run id."""
+        tags = {} if self.upstream is None else {UPSTREAM: runs[self.upstream]}
+        return tags | ({FOLDS: ",".join(runs[key] for key in self.folds)} if self.folds else {})
 
     def score_fingerprints(self, data_hash: str) -> dict[str, str]:
         """Test pattern label -> fingerprint of how it is scored."""
@@ -50,6 +67,8 @@ class Stage:
         vanilla = ""
         if not self.member and self.settings.conditioner is not None and self.settings.conditioner.occlusion == "none":
             vanilla = " (vanilla conditioner)"
+        if self.settings.data.leave_out:
+            vanilla += f" without {', '.join(self.settings.data.leave_out)}"
         seed = f" seed {self.settings.training.seed}" if self.settings.training.seed else ""
         return f"{self.kind}{vanilla} on {self.trained_on}{seed}"
 
@@ -79,12 +98,14 @@ def build_stages(
     seeds: Iterable[int],
     load: Callable[[str], Settings],
     store: Store,
+    finished: Callable[[str], FinishedRun] | None = None,
 ) -> dict[str, Stage]:
-    """All stages of a study by key, each after the one it depends on.
+    """All stages of a study by key, each after those it depends on.
 
-    `members` are the recipes of the study, `load` reads the recipe of a conditioner. A conditioner that is itself a
-    member is the same stage.
+    `members` are the recipes of the study, `load` reads the recipe of a conditioner, `finished` finds a conditioner
+    that is given as a run. A conditioner that is itself a member is the same stage.
     """
+    sources = _Sources(load=load, finished=finished)
     tests = tuple(test_patterns)
     patterns, seeds = list(train_patterns), list(seeds)
     stages: dict[str, Stage] = {}
@@ -92,33 +113,106 @@ def build_stages(
         for seed in seeds:
             for pattern in patterns:
                 seeded = replace(member, training=replace(member.training, seed=seed))
-                _add(stages, seeded.with_occlusion(pattern), tests, load, store)
+                _add(stages, seeded.with_occlusion(pattern), tests, sources, store)
     return stages
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Sources:
+    """Where conditioners come from."""
+
+    load: Callable[[str], Settings]
+    finished: Callable[[str], FinishedRun] | None
+
+    def given(self, settings: Settings) -> FinishedRun | None:
+        """The run that the settings name as their conditioner, if they do."""
+        assert settings.conditioner is not None
+        name = settings.conditioner.run
+        if not name:
+            return None
+        if self.finished is None:
+            raise ValueError(
+                f'recipe {settings.name}: conditioner.run = "{name}" was given where no runs are looked up. Use a '
+                "command that trains, or conditioner.recipe."
+            )
+        return self.finished(name)
+
+    def lifter(self, settings: Settings) -> Settings:
+        """Settings of the conditioner to train: as those of a finished run say, or its recipe with seed and pattern."""
+        assert settings.conditioner is not None
+        if settings.upstream is not None:
+            return Settings.from_plain(settings.upstream)
+        lifter = self.load(settings.conditioner.recipe)
+        return replace(lifter, training=replace(lifter.training, seed=settings.training.seed)).with_occlusion(
+            settings.occlusion if settings.conditioner.occlusion == "same" else {"pattern": "none"}
+        )
 
 
 def _add(
     stages: dict[str, Stage],
     settings: Settings,
     tests: tuple[dict[str, Any], ...],
-    load: Callable[[str], Settings],
+    sources: _Sources,
     store: Store,
 ) -> str:
-    upstream = None
+    upstream, folds = None, ()
     if settings.conditioner is not None:
-        lifter = load(settings.conditioner.recipe)
-        check_same_windows(settings, lifter)
-        lifter = replace(lifter, training=replace(lifter.training, seed=settings.training.seed)).with_occlusion(
-            settings.occlusion if settings.conditioner.occlusion == "same" else {"pattern": "none"}
-        )
-        upstream = _add(stages, lifter, (), load, store)
-        settings = replace(settings, upstream=lifter.plain())
+        upstream, lifter = _add_conditioner(stages, settings, sources, store)
+        subjects = _fold_subjects(settings, lifter, store)
+        folds = tuple(_add(stages, lifter.leaving_out(subject), (), sources, store) for subject in subjects)
+        given = upstream if stages[upstream].given is not None else ""
+        settings = replace(settings, upstream=lifter.plain(), upstream_key=given, folds=subjects)
     key = settings.training_fingerprint(store.content_hash)
     if key not in stages:
-        stages[key] = Stage(key=key, settings=settings, upstream=upstream, patterns=tests)
+        stages[key] = Stage(key=key, settings=settings, upstream=upstream, folds=folds, patterns=tests)
     elif tests:
         # first met as a conditioner, now as a member that is scored under its own settings
         stages[key] = replace(stages[key], settings=settings, patterns=tests)
     return key
+
+
+def _add_conditioner(
+    stages: dict[str, Stage], settings: Settings, sources: _Sources, store: Store
+) -> tuple[str, Settings]:
+    """Key and resolved settings of the conditioner's stage. It leaves out the subjects that `settings` leave out."""
+    run = sources.given(settings) if settings.upstream is None else None
+    lifter = sources.lifter(settings) if run is None else run.settings
+    check_same_windows(settings, lifter)
+    if run is not None:
+        _check_same_skeleton(settings, run, store)
+    missing = [subject for subject in settings.data.leave_out if subject not in lifter.data.leave_out]
+    for subject in missing:
+        lifter = lifter.leaving_out(subject)
+    if run is not None and not missing:
+        found = Stage(key=run.key, settings=lifter, upstream=None, patterns=(), given=run.trial)
+        stages.setdefault(run.key, found)
+        return run.key, lifter
+    key = _add(stages, lifter, (), sources, store)
+    resolved = stages[key].settings
+    return key, replace(lifter, upstream=resolved.upstream, upstream_key=resolved.upstream_key, folds=resolved.folds)
+
+
+def _fold_subjects(settings: Settings, lifter: Settings, store: Store) -> tuple[str, ...]:
+    """Subjects that one more lifter each does without."""
+    assert settings.conditioner is not None
+    if not settings.conditioner.folds:
+        return ()
+    subjects = training_subjects(store.leaving_out(lifter.data.leave_out), lifter)
+    if len(subjects) < 2:
+        raise ValueError(
+            f"recipe {settings.name}: conditioner.folds = true, but {lifter.name} trains on {len(subjects)} subject of "
+            f"store {store.path}. Allowed are 2 or more, as one is left out: set conditioner.folds = false, or take a "
+            "store with more subjects."
+        )
+    return tuple(subjects)
+
+
+def _check_same_skeleton(settings: Settings, run: FinishedRun, store: Store) -> None:
+    if run.skeleton != store.skeleton.name:
+        raise ValueError(
+            f"recipe {settings.name} builds on run {run.trial.run_id}, whose skeleton is {run.skeleton}; store "
+            f"{store.path} has {store.skeleton.name}. Give a run with the store's skeleton, or another store."
+        )
 
 
 def check_same_windows(settings: Settings, lifter: Settings) -> None:
@@ -136,19 +230,22 @@ def remaining_work(stages: dict[str, Stage], trials: dict[str, Trial], data_hash
     """What is left of each stage, given the live trials. Order: conditioners first."""
     found: dict[str, Work] = {}
     for key, stage in stages.items():
-        trial = trials.get(key)
-        train = trial is None or not trial.trained
-        if stage.upstream is not None:
-            above = found[stage.upstream]
-            # a conditioner trained anew has other weights, even if by a hair: what was built on the old ones is stale
-            stale = above.train or above.trial is None
-            train = train or stale or trial.tags.get(UPSTREAM) != above.trial.run_id  # type: ignore[union-attr]
+        trial = stage.given or trials.get(key)
+        # a conditioner trained anew has other weights, even if by a hair: what was built on the old ones is stale
+        ready = [work for above in stage.needs if not (work := found[above]).train]
+        runs = {work.stage.key: work.trial.run_id for work in ready if work.trial is not None}
+        train = trial is None or not trial.trained or len(runs) < len(stage.needs) or _differs(trial, stage, runs)
         wanted = {occlusion_label(pattern): pattern for pattern in stage.patterns}
         scored = {} if train or trial is None else trial.evaluated
         due = stage.score_fingerprints(data_hash)
         patterns = tuple(pattern for label, pattern in wanted.items() if scored.get(label) != due[label])
         found[key] = Work(stage=stage, trial=trial, train=train, patterns=patterns)
     return list(found.values())
+
+
+def _differs(trial: Trial, stage: Stage, runs: Mapping[str, str]) -> bool:
+    """True if a run was built on other runs than these (stage key -> run id)."""
+    return any(trial.tags.get(tag) != value for tag, value in stage.lineage(runs).items())
 
 
 @dataclass
@@ -166,9 +263,8 @@ class Study:
     def task(self, work: Work) -> StageTask:
         """Open (or reopen) the run of a stage whose upstream is done."""
         stage, settings = work.stage, work.stage.settings
-        upstream = None if stage.upstream is None else self.runs[stage.upstream]
         # whatever was trained on another conditioner run gives way; MLflow keeps deleted runs restorable
-        if work.trial is not None and upstream is not None and work.trial.tags.get(UPSTREAM) != upstream:
+        if work.trial is not None and _differs(work.trial, stage, self.runs):
             self.tracking.delete(work.trial.run_id)
         tags = {
             STAGE: settings.name,
@@ -177,12 +273,12 @@ class Study:
             "trained_on": stage.trained_on,
             "selection": settings.training.select,
             "data": self.store.source,
-            **({} if upstream is None else {UPSTREAM: upstream}),
+            **stage.lineage(self.runs),
             **({"scored_every": str(settings.evaluation.every)} if settings.evaluation.every > 1 else {}),
         }
         params = {
             "recipe": settings.name,
-            **{k: v for k, v in settings.plain().items() if k not in ("name", "upstream")},
+            **{k: v for k, v in settings.plain().items() if k not in ("name", "upstream", "upstream_key") and v != []},
         }
         run_id = self.tracking.open_trial(stage.key, stage.name, self.parent, params, tags)
         self.runs[stage.key] = run_id
@@ -195,7 +291,8 @@ class Study:
             store=self.store.address,
             data_hash=self.store.content_hash,
             tracking=self.tracking.uri,
-            upstream_run=upstream,
+            upstream_run=None if stage.upstream is None else self.runs[stage.upstream],
+            fold_runs=[self.runs[key] for key in stage.folds],
             trained=not work.train,
         )
 

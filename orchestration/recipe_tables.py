@@ -33,6 +33,9 @@ class DataSettings:
     """Who films training windows: "stored" cameras, or "random": each window is filmed anew by a camera of Human3.6M
     that is drawn for it, without noise (as Uplift and Upsample's pre-training). Tests have the stored ones."""
 
+    leave_out: tuple[str, ...] = ()
+    """Training subjects whose recordings neither train nor select. A refiner's lifters leave out one each."""
+
     def __post_init__(self) -> None:
         _positive("frames", self.frames)
         _one_of("tail", self.tail, TAILS)
@@ -178,15 +181,27 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ConditionerSettings:
-    """The frozen lifter that a wrapper is conditioned on; trained first, as a run of its own."""
+    """The frozen lifter that a wrapper is conditioned on or that a refiner refines; trained first, as its own run."""
 
-    recipe: str
+    recipe: str = ""
     """Recipe of the lifter."""
+    run: str = ""
+    """Finished run to take instead of training the recipe: its run id or its name, such as "mixste_27 on none". The
+    pattern is then the one that it was trained with, whatever `occlusion` says."""
     occlusion: str = "same"
     """Pattern the lifter is trained with: "same" as the wrapper, or "none" (DiffHPE's vanilla conditioner)."""
+    folds: bool = False
+    """For a refiner: train the lifter once more for each training subject, without it. What these return for the
+    subject that they have not seen is what the refiner learns from; without them it is what the lifter returns for
+    people it was trained on, whose errors are smaller."""
 
     def __post_init__(self) -> None:
         _one_of("occlusion", self.occlusion, ("same", "none"))
+        if not self.recipe and not self.run:
+            raise ValueError(
+                'neither recipe nor run is given, so there is no lifter. Allowed is recipe = "NAME" or run = "ID" of a '
+                "finished run: add one."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 from posegrid.datasets.occlusions.registry import occlusion_config
 from posegrid.datasets.options import from_values
-from posegrid.models.registry import config_class, needs_conditioner
+from posegrid.models.registry import config_class, needs_conditioner, reads_errors
 from posegrid.orchestration.recipe_tables import (
     ConditionerSettings,
     DataSettings,
@@ -34,6 +34,10 @@ class Settings:
     conditioner: ConditionerSettings | None = None
     upstream: dict[str, Any] | None = None
     """Resolved settings of the conditioner, as plain data; filled in by the plan."""
+    upstream_key: str = ""
+    """Training fingerprint of a conditioner that is given as a finished run; filled in by the plan."""
+    folds: tuple[str, ...] = ()
+    """Subjects that one more lifter each was trained without; filled in by the plan."""
 
     def plain(self) -> dict[str, Any]:
         """As plain data; `Settings.from_plain` is the inverse."""
@@ -58,6 +62,7 @@ class Settings:
         How it is scored and on how many workers it runs do not enter.
         """
         identity = self.plain()
+        given = identity.pop("upstream_key")
         for unused in ("name", "evaluation", "conditioner"):
             identity.pop(unused)
         identity.pop("initial")
@@ -69,22 +74,37 @@ class Settings:
         if not identity["training"]["steps"]:
             identity["training"].pop("steps")
         if identity["upstream"] is not None:
-            identity["upstream"] = Settings.from_plain(identity["upstream"]).training_fingerprint(data_hash)
+            above = Settings.from_plain(identity["upstream"])
+            identity["upstream"] = given or above.training_fingerprint(data_hash)
+        _drop_unset(identity, "folds")
+        _drop_unset(identity["data"], "leave_out")
         return fingerprint([identity, data_hash])
 
     def evaluation_fingerprint(self, pattern: dict[str, Any], data_hash: str) -> str:
         """Identity of one scored test pattern, given the weights."""
+        data = asdict(self.data)
+        data.pop("leave_out")  # of training subjects
         scoring = asdict(self.evaluation)
         for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None)):
             if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
                 scoring.pop(key)
-        return fingerprint([scoring, asdict(self.data), pattern, data_hash])
+        return fingerprint([scoring, data, pattern, data_hash])
+
+    def leaving_out(self, subject: str) -> "Settings":
+        """The same run without a training subject."""
+        return replace(self, data=replace(self.data, leave_out=(*self.data.leave_out, subject)))
 
 
 def fingerprint(plain: Any) -> str:
     """First 16 hexadecimal digits of the sha256 of plain data in canonical JSON."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _drop_unset(table: dict[str, Any], key: str) -> None:
+    """Runs made before a key existed keep their fingerprints."""
+    if not table[key]:
+        table.pop(key)
 
 
 def occlusion_values(pattern: str | dict[str, Any], where: str) -> dict[str, Any]:
@@ -110,7 +130,8 @@ def _model_values(name: str, values: dict[str, Any], where: str) -> dict[str, An
 
 def _check_conditioner(model: dict[str, Any], conditioner: ConditionerSettings | None, where: str) -> None:
     values = {key: value for key, value in model.items() if key != "name"}
-    needed = needs_conditioner(model["name"], from_values(config_class(model["name"]), values, where))
+    config = from_values(config_class(model["name"]), values, where)
+    needed = needs_conditioner(model["name"], config)
     if needed and conditioner is None:
         raise ValueError(
             f'{where}: model "{model["name"]}" with these settings is conditioned on a lifter, but there is no table '
@@ -120,6 +141,11 @@ def _check_conditioner(model: dict[str, Any], conditioner: ConditionerSettings |
         raise ValueError(
             f'{where}: table [conditioner] is given, but model "{model["name"]}" with these settings does not use one. '
             "Remove the table or change the model's conditioning."
+        )
+    if conditioner is not None and conditioner.folds and not reads_errors(model["name"], config):
+        raise ValueError(
+            f'{where}, table [conditioner]: folds = true is given, but model "{model["name"]}" does not learn from the '
+            "errors of its conditioner. Allowed for refiners, such as d3prefiner: remove the key."
         )
 
 

@@ -19,18 +19,17 @@ from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
 from posegrid.datasets.store_cache import local_store
 from posegrid.models.aggregation import AGGREGATIONS
-from posegrid.models.interface import Lifter
+from posegrid.models.interface import Lifter, Refiner
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.initial import INITIAL, load_initial
+from posegrid.orchestration.lifter_errors import learn_errors
 from posegrid.orchestration.loop import train
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
-from posegrid.orchestration.tracking import EVALUATED, TRAINED, Tracking
+from posegrid.orchestration.tracking import EVALUATED, MODEL_ARTIFACT, TRAINED, Tracking
 from posegrid.orchestration.workers import Workers
-
-MODEL_ARTIFACT = "model/model.pt"
 
 Save = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
 
@@ -55,6 +54,7 @@ def run_stage(
             f"the store at {shown(task.store)} has hash {store.content_hash[:12]} on this worker, but the study was "
             f"planned with {task.data_hash[:12]}. Give every node the same store."
         )
+    store = store.leaving_out(settings.data.leave_out)
     tracking = Tracking(task.tracking)
     if task.trained:
         model = _finished_model(task, tracking).to(workers.device)
@@ -64,6 +64,8 @@ def run_stage(
             load_initial(model, settings, tracking)
             if workers.first:
                 tracking.set_tags(task.run_id, {INITIAL: settings.initial.source})
+        if isinstance(model, Refiner):
+            learn_errors(model, task.fold_runs, settings, store, tracking, workers, settled=resume is not None)
         weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
         model.load_state_dict(weights)
         if workers.first:

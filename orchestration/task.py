@@ -1,7 +1,7 @@
 """What a worker must know to run one trial. Kept apart from the code that does it, which is slow to import."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -25,6 +25,8 @@ class StageTask:
     """Address of the tracking store."""
     upstream_run: str | None = None
     """Run of the trained conditioner."""
+    fold_runs: list[str] = field(default_factory=list)
+    """Runs of the lifters that were trained without one subject each, in the order of the settings' `folds`."""
     trained: bool = False
     """The run holds its model already: only score."""
 

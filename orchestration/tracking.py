@@ -31,7 +31,9 @@ from mlflow.exceptions import MlflowException
 
 EXPERIMENT = "posegrid"
 KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "study", "stage", "upstream", "trained"))
+FOLDS = "posegrid.folds"
 EVALUATED = "posegrid.evaluated."
+MODEL_ARTIFACT = "model/model.pt"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 900  # MLflow takes at most 1000 metrics in a call
 

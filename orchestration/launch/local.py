@@ -25,7 +25,7 @@ def run_local(
     """
     failed: dict[str, str] = {}
     for item in work:
-        if item.stage.upstream in failed:
+        if not failed.keys().isdisjoint(item.stage.needs):
             failed[item.stage.key] = "its conditioner failed"
             continue
         task = study.task(item)

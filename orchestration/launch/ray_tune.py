@@ -65,7 +65,7 @@ def _trial(config: dict[str, Any]) -> None:
 
 
 class _ReadyStages(Searcher):
-    """Proposes stages in order as soon as their conditioner is trained."""
+    """Proposes stages in order as soon as all that they build on is trained."""
 
     def __init__(self, study: "Study", work: "list[Work]") -> None:
         super().__init__(metric="epoch", mode="max")
@@ -84,14 +84,13 @@ class _ReadyStages(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """The next ready stage, None while all wait for one under way, FINISHED at the end."""
         for item in list(self._waiting):
-            upstream = item.stage.upstream
-            if upstream in self._failed:
+            if not self._failed.isdisjoint(item.stage.needs):
                 self._waiting.remove(item)
                 self._failed.add(item.stage.key)
                 self.blocked[item.stage.key] = "its conditioner failed"
         under_way = set(self._running.values()) | {item.stage.key for item in self._waiting}
         for item in self._waiting:
-            if item.stage.upstream not in under_way:
+            if under_way.isdisjoint(item.stage.needs):
                 self._waiting.remove(item)
                 self._running[trial_id] = item.stage.key
                 return {**self._fixed, "task": self._study.task(item).plain()}

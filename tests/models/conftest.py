@@ -17,6 +17,7 @@ PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
 CONDITIONER = {"width": 16, "depth": 2, "heads": 4}
 SMALL_UPLIFT = {"width": 24, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
+SMALL_REFINER = {"width": 32, "depth": 1, "heads": 2, "dropout": 0.0}
 SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
 
 
@@ -78,12 +79,12 @@ CASES = {
         diffusion=True,
     ),
     # Half a metre of error, of an untrained lifter, must become a centimetre.
-    "d3prefiner": Case("d3prefiner", {**SMALL_REFINER, "noise": "lifter"}, 15.0, 150, conditioned=True),
+    "d3prefiner": Case("d3prefiner", {**SMALL_REFINER, "noise": "lifter"}, 20.0, 250, conditioned=True),
     "d3prefiner-one-step": Case(
         "d3prefiner",
         {**SMALL_REFINER, "noise": "lifter", "diffusion": False, "normalise": "absolute", "loss": "mse"},
-        15.0,
-        150,
+        20.0,
+        250,
         conditioned=True,
     ),
     "d3dp": Case(
