@@ -6,7 +6,7 @@ from typing import Any
 
 from posegrid.datasets.options import from_values, unknown
 from posegrid.experiments.reports.published import published_table
-from posegrid.orchestration.recipe_files import load_recipe, read_toml
+from posegrid.orchestration.recipe_files import load_recipe, parse_overrides, read_toml
 from posegrid.orchestration.settings import Settings, occlusion_values
 
 _HERE = Path(__file__).parent
@@ -90,6 +90,20 @@ def load_grid(name: str) -> Grid:
 def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]]:
     """Patterns with all their values; errors name the entry."""
     return [occlusion_values(pattern, f"{where}[{index}]") for index, pattern in enumerate(patterns)]
+
+
+def pattern(text: str, where: str) -> dict[str, Any]:
+    """A pattern given on the command line, with all its values: its name, or a TOML table such as
+    `{pattern="sparse_frames", strides=[5], shift="video"}`."""
+    if not text.lstrip().startswith("{"):
+        return occlusion_values(text, where)
+    values = parse_overrides([f"pattern={text}"])["pattern"]
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{where} {text} is no TOML table. Allowed is a name, or a table in one line such as "
+            '{pattern="sparse_frames", strides=[5], shift="video"}. Correct it, and quote it for the shell.'
+        )
+    return occlusion_values(values, where)
 
 
 def overrides_for(name: str, overrides: list[str], *, member: bool) -> list[str]:

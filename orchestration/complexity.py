@@ -21,6 +21,7 @@ from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws, sequence_key
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.models.interface import Batch, Lifter
+from posegrid.orchestration.lifting import sampling_as_chosen
 from posegrid.orchestration.settings import Settings
 
 _WINDOWS = 240
@@ -80,23 +81,25 @@ def measure(
     """Count and time a model on made-up windows whose frames are hidden as the resolved pattern says.
 
     `known`: the same model under another pattern; its speed is taken where the pattern costs as many operations.
-    The model ends on `device`, in evaluation mode. Raises ValueError if the pattern does not fit the windows.
+    A diffusion model samples as the settings say. The model ends on `device`, in evaluation mode. Raises ValueError if
+    the pattern does not fit the windows.
     """
-    device = device or torch.device("cpu")
+    device, how = device or torch.device("cpu"), how or SpeedSettings()
     model = model.to(device).eval()
-    visible = _drawn_masks(settings, skeleton, pattern)
+    visible, name = _drawn_masks(settings, skeleton, pattern), device_name(device)
     poses = poses_of_a_window(model, settings)
-    flops = flops_of_windows(model, settings, visible, device) / poses
-    if known is not None and known.device == device_name(device) and np.isclose(flops, known.flops_per_pose, rtol=1e-6):
-        return known
-    batch, seconds = seconds_of_a_batch(model, settings, visible, device, how or SpeedSettings())
+    with sampling_as_chosen(model, settings):
+        flops = flops_of_windows(model, settings, visible, device) / poses
+        if known is not None and known.device == name and np.isclose(flops, known.flops_per_pose, rtol=1e-6):
+            return known
+        batch, seconds = seconds_of_a_batch(model, settings, visible, device, how)
     return Complexity(
         parameters=sum(weight.numel() for weight in model.parameters()),
         flops_per_pose=flops,
         poses_per_s=batch * poses / seconds,
         poses=poses,
         batch=batch,
-        device=device_name(device),
+        device=name,
     )
 
 

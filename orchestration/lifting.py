@@ -49,12 +49,13 @@ def lifted_windows(
     raises.
     """
     lift = _around_every_frame if settings.evaluation.score == "centre" else _whole_windows
-    with _sampling_as_chosen(model, settings):
+    with sampling_as_chosen(model, settings):
         yield from lift(model, store, settings, masks, split, workers)
 
 
 @contextmanager
-def _sampling_as_chosen(model: Lifter, settings: Settings) -> Iterator[None]:
+def sampling_as_chosen(model: Lifter, settings: Settings) -> Iterator[None]:
+    """Within it the model samples as `chosen_chain` says."""
     own = model.chain
     model.chain = chosen_chain(model, settings)
     try:

@@ -25,6 +25,8 @@ def scoring_protocol(settings: Settings) -> str:
         words.append(f"shoulders on {chosen.shoulder_parent}")
     if chosen.ddof != 1:
         words.append(f"deviation over L - {chosen.ddof}" if chosen.ddof else "deviation over L")
+    if chosen.aggregation.endswith(("_oracle", "_true_root")):
+        words.append(f"{chosen.aggregation}, which reads the truth")
     if chosen.seed:
         words.append(f"masks of seed {chosen.seed}")
     return ", ".join(words)

@@ -123,6 +123,21 @@ def test_a_window_yields_its_frames_or_one_pose(lifter_settings: Settings) -> No
     assert complexity.poses_of_a_window(Clockwork(4), centre) == 1
 
 
+def test_a_diffusion_model_costs_what_its_chain_and_its_hypotheses_ask(wrapper_settings: Settings) -> None:
+    """Each step is one evaluation of the network; the conditioner is read once."""
+    model = {**wrapper_settings.model, "conditioning": "keypoints"}
+    plain = wrapper_settings.plain() | {"model": model, "conditioner": None}
+
+    def cost(**evaluation: object) -> float:
+        settings = Settings.from_plain(plain | {"evaluation": {"batch": 16, **evaluation}}, "test")
+        quick = SpeedSettings(batch=1, warm_up=0, repetitions=1)
+        return measure(built(settings), settings, H36M_17, {"pattern": "none"}, how=quick).flops_per_pose
+
+    once = cost(hypotheses=1)
+    assert cost(hypotheses=3) == pytest.approx(3 * once, rel=0.02)
+    assert cost(hypotheses=1, sampler="ddim", steps=2) == pytest.approx(once / 2, rel=0.02)
+
+
 def test_speed_is_taken_over_where_a_pattern_costs_the_same(lifter_settings: Settings) -> None:
     model = built(lifter_settings)
     known = Complexity(
@@ -158,8 +173,15 @@ def test_protocols_in_words(lifter_settings: Settings) -> None:
     assert words("overlap") == "whole windows, last window overlaps"
     assert words(score="centre", flip=True) == "centre frame, flip-averaged"
     assert words(score="centre", lift_every=5) == "centre frame, 1 frame of 5 lifted"
-    others = [{"every": 4}, {"zero_root": True}, {"shoulder_parent": "Thorax"}, {"ddof": 0}, {"seed": 3}]
-    assert len({words(**other) for other in [{}, *others]}) == 6  # type: ignore[arg-type]
-    assert words(hypotheses=3, batch=7) == words()
+    others: list[dict] = [
+        {"aggregation": "jpma_true_root"},
+        {"every": 4},
+        {"zero_root": True},
+        {"shoulder_parent": "Thorax"},
+        {"ddof": 0},
+        {"seed": 3},
+    ]
+    assert len({words(**other) for other in [{}, *others]}) == 7  # type: ignore[arg-type]
+    assert words(hypotheses=3, batch=7, aggregation="jpma_fitted_root") == words()
     assert window_words(lifter_settings) == "9"
     assert window_words(catalogue.recipe("uplift_upsample_81")) == "41 x 2"
