@@ -1,5 +1,6 @@
 """Every shipped recipe, grid and cluster file is read and checked."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import yaml
 
 from posegrid.datasets.centred_windows import windows_around
+from posegrid.datasets.skeletons import H36M_17
 from posegrid.experiments import catalogue
 from posegrid.orchestration import checkpoint
-from posegrid.orchestration.batches import Masks, pose_shape
+from posegrid.orchestration.batches import Masks, pose_shape, shape_of, steps_per_epoch
 from posegrid.orchestration.recipe_files import read_toml
 from posegrid.orchestration.settings import Settings, occlusion_label
 
@@ -119,3 +121,33 @@ def test_cluster_file_gives_aws_parameters_it_knows() -> None:
         # SubnetIds is Ray's own key
         given = {key: value for key, value in kind["node_config"].items() if key != "SubnetIds"}
         assert not ParamValidator().validate({**given, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
+
+
+def test_component_ablation_leaves_out_one_transformer_each() -> None:
+    """The sizes are the published parts (fact sheets), less what takes their place."""
+    grid = catalogue.load_grid("uplift_upsample_components")
+    sizes = {}
+    for member in grid.members:
+        settings = catalogue.member_recipe(member, [])
+        model = checkpoint.build(settings, shape_of(H36M_17, settings.data))
+        sizes[member.label] = sum(weight.numel() for weight in model.parameters())
+    whole = sizes.pop("whole network")
+    spatial = 96 + 544 + 34_176 + 64 + 209_280
+    assert {label: whole - size for label, size in sizes.items()} == {
+        "without spatial transformer": spatial - (34 * 384 + 384),
+        "without temporal transformer": 4_735_488,
+        "without strided transformer": 5_321_088 + 21_120 + 19_635,
+    }
+    labels = {label.replace(" ", "_") for label in sizes}
+    assert labels == set(read_toml(ROOT / "experiments" / "published.toml")["uplift_upsample_components"]["rows"])
+
+
+def test_within_batch_augmentation_is_the_only_difference_of_its_grid(toy_store) -> None:  # type: ignore[no-untyped-def]
+    pairs, apart = (
+        catalogue.member_recipe(member, []) for member in catalogue.load_grid("uplift_upsample_wba").members
+    )
+    assert pairs.training.flip_pairs
+    assert apart.training == replace(pairs.training, flip_pairs=False, flip=True)
+    assert replace(apart, training=pairs.training) == pairs
+    few = [replace(one, training=replace(one.training, batch=16)) for one in (pairs, apart)]
+    assert steps_per_epoch(toy_store, few[0]) == steps_per_epoch(toy_store, few[1]) > 1
