@@ -108,7 +108,7 @@ def train(
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
     default = f"train-{member.label}-{occlusion or own.occlusion['pattern']}"
     runs = partial(Tracking.existing, where.tracking)
-    _run(plan(_name(default, set_, study), grid, data, set_, decides=False, tracking=runs), where)
+    _run(plan(_name(default, set_, study), grid, data, set_, decides=False, tracking=runs, gpu=where.gpu), where)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def grid(
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
     default = f"{Path(name).stem}-{read_description(local_store(data))['source']}"
     runs = partial(Tracking.existing, where.tracking)
-    _run(plan(_name(default, set_, study), loaded, data, set_, tracking=runs), where)
+    _run(plan(_name(default, set_, study), loaded, data, set_, tracking=runs, gpu=where.gpu), where)
 
 
 @app.command()

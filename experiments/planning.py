@@ -43,22 +43,25 @@ def plan(
     *,
     decides: bool = True,
     tracking: Callable[[], Tracking] | None = None,
+    gpu: bool = False,
 ) -> Plan:
     """Resolve a grid and check every stage against the data: a folder or an address. Verifies the hash of the store.
 
     An override holds for all members, also where one is the conditioner of another, and comes after a member's own
     `set`; "RECIPE:table.key=value" holds for that recipe alone, member or not. `decides`: patterns and seeds in a
     recipe are an error, since the grid names them. `tracking`: where conditioners are looked up that are given as
-    finished runs. Raises ValueError for anything wrong.
+    finished runs. `gpu`: stages will train on GPUs. Raises ValueError for anything wrong.
     """
     tests = catalogue.resolve(grid.test, "test")
     recipes = {member.recipe for member in grid.members}
 
     def load(recipe: str) -> Settings:
-        return catalogue.recipe(recipe, catalogue.overrides_for(recipe, overrides or [], member=recipe in recipes))
+        chosen = catalogue.overrides_for(recipe, overrides or [], member=recipe in recipes)
+        return catalogue.recipe(recipe, chosen).resolved(gpu=gpu)
 
     def load_member(member: Member) -> Settings:
-        return catalogue.member_recipe(member, catalogue.overrides_for(member.recipe, overrides or [], member=True))
+        chosen = catalogue.overrides_for(member.recipe, overrides or [], member=True)
+        return catalogue.member_recipe(member, chosen).resolved(gpu=gpu)
 
     @cache
     def finished(run: str) -> FinishedRun:

@@ -34,6 +34,11 @@ class Where:
     """Ray cluster to join; None starts Ray on this machine."""
     resources: Resources = field(default_factory=Resources)
 
+    @property
+    def gpu(self) -> bool:
+        """Whether stages train on GPUs."""
+        return self.launch == "ray" and self.resources.gpus > 0
+
 
 def run(planned: Plan, where: Where, say: Say) -> Study:
     """Run everything that is left of a study.

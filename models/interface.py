@@ -83,6 +83,12 @@ class Lifter(nn.Module, ABC):
 
     feature_width: int | None = None
     """Width D of `features`, None if the model cannot serve as a conditioner."""
+    low_precision: bool = False
+    """Claims that it trains as well when matrix products are made of bfloat16 numbers: loss, gradient and lifted poses
+    stay within the tolerances of `tests/models/test_speed_options.py`, which tests claims. A class sets it to False
+    with the reason beside it."""
+    compiles: bool = False
+    """Claims that torch.compile returns the same loss and gradient, tested there too."""
     output_frame: int | None = None
     """None: `lift` returns all frames of a window. Else the index of the one frame that it returns, (B, H, 1, J, 3),
     and that `loss` compares."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from posegrid.models import losses
 from posegrid.models.blocks.attention import TransformerBlock
 from posegrid.models.blocks.draws import Draws
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.joint_order import MIXSTE_JOINT_WEIGHTS, require_h36m_17
 from posegrid.models.shapes import require_divisible, require_target, require_windows
@@ -49,6 +50,9 @@ class Config:
 class MixSTE(Lifter):
     """Regressor of all poses of a window in one pass."""
 
+    low_precision = True
+    compiles = True
+
     joint_weights: Tensor
 
     def __init__(self, config: Config, pose: PoseShape, channels: int = 2):
@@ -72,7 +76,7 @@ class MixSTE(Lifter):
         self.spatial_norm = nn.LayerNorm(width, eps=1e-6)
         self.temporal_norm = nn.LayerNorm(width, eps=1e-6)
         self.head_norm = nn.LayerNorm(width, eps=1e-5)
-        self.head = nn.Linear(width, 3)
+        self.head = FullPrecisionLinear(width, 3)
         self.register_buffer("joint_weights", torch.tensor(MIXSTE_JOINT_WEIGHTS), persistent=False)
 
     def features(self, keypoints_BLJC: Tensor, draws: Draws | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from posegrid.models import losses
 from posegrid.models.blocks.draws import Draws
 from posegrid.models.blocks.drop import Dropout
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_target, require_windows
 
@@ -41,6 +42,9 @@ class Config:
 class MLP(Lifter):
     """Regressor: keypoints -> hidden layers -> features of every joint -> positions."""
 
+    low_precision = True
+    compiles = True
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.pose = pose
@@ -51,7 +55,7 @@ class MLP(Lifter):
         self.hidden = nn.ModuleList(nn.Linear(config.width, config.width) for _ in range(config.depth))
         self.dropout = Dropout(config.dropout)
         self.spread = nn.Linear(config.width, frames * pose.joints * config.feature_width)
-        self.head = nn.Linear(config.feature_width, 3)
+        self.head = FullPrecisionLinear(config.feature_width, 3)
 
     def features(self, keypoints_BLJC: Tensor, draws: Draws | None = None) -> Tensor:
         """(B, L, J, D), each joint's features normalised to mean 0 and variance 1."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from posegrid.models import losses
 from posegrid.models.blocks.attention import TransformerBlock
 from posegrid.models.blocks.draws import Draws
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_divisible, require_rates, require_target, require_windows
 
@@ -41,6 +42,9 @@ class Config:
 class PoseFormer(Lifter):
     """Regressor of the centre frame of a window."""
 
+    low_precision = True
+    compiles = True
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config
@@ -61,7 +65,7 @@ class PoseFormer(Lifter):
         self.temporal_norm = nn.LayerNorm(wide, eps=1e-6)
         self.frame_mean = nn.Linear(pose.frames, 1)
         self.head_norm = nn.LayerNorm(wide, eps=1e-5)
-        self.head = nn.Linear(wide, pose.joints * 3)
+        self.head = FullPrecisionLinear(wide, pose.joints * 3)
 
     def centre(self, keypoints_BLJC: Tensor, draws: Draws | None = None) -> Tensor:
         """(B, L, J, 2) -> (B, 1, J, 3)."""

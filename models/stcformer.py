@@ -16,6 +16,7 @@ from posegrid.models import losses
 from posegrid.models.blocks.attention import attend
 from posegrid.models.blocks.draws import Draws
 from posegrid.models.blocks.drop import Dropout
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.joint_order import body_parts
 from posegrid.models.shapes import require_divisible, require_rates, require_target, require_windows
@@ -149,6 +150,9 @@ class STCFormer(Lifter):
     network. The refine network of the released code, off by default there, is `blocks/refinement.py`.
     """
 
+    low_precision = True
+    compiles = True
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config
@@ -156,7 +160,7 @@ class STCFormer(Lifter):
         self.feature_width = config.width
         self.embed = nn.Linear(2, config.width, bias=False)
         self.blocks = nn.ModuleList(Block(config, pose) for _ in range(config.depth))
-        self.head = nn.Linear(config.width, 3, bias=False)
+        self.head = FullPrecisionLinear(config.width, 3, bias=False)
 
     def features(self, keypoints_BLJC: Tensor, draws: Draws | None = None) -> Tensor:
         """Tokens after the last block, (B, L, J, D): what the last linear layer would read."""

@@ -20,6 +20,7 @@ from posegrid.models.blocks.batch_norm import BatchNorm1d
 from posegrid.models.blocks.deviation_norm import DeviationNorm
 from posegrid.models.blocks.draws import Draws
 from posegrid.models.blocks.drop import Dropout
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_divisible, require_rates, require_target, require_windows
 
@@ -124,7 +125,7 @@ class Head(nn.Module):
     def __init__(self, width: int, joints: int):
         super().__init__()
         self.norm = BatchNorm1d(width)
-        self.linear = nn.Linear(width, joints * 3)
+        self.linear = FullPrecisionLinear(width, joints * 3)
 
     def forward(self, tokens_BTD: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, J, 3)."""
@@ -137,6 +138,9 @@ class StridedTransformer(Lifter):
 
     The released code can train a refine head afterwards (`blocks/refinement.py`), which needs the camera.
     """
+
+    low_precision = False  # batch norms subtract what windows share: the rounding of the rest turns the gradient away
+    compiles = True
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

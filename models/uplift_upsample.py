@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from posegrid.models import losses
 from posegrid.models.blocks.attention import TransformerBlock
 from posegrid.models.blocks.draws import Draws
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.blocks.strided import KERNEL, StridedBlock, strided_lengths
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_divisible, require_rates, require_target, require_windows
@@ -134,6 +135,9 @@ class UpliftUpsample(Lifter):
     pattern of missing frames may be fed; accuracy is to be expected for strides it was trained with.
     """
 
+    low_precision = True
+    compiles = True
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config
@@ -145,7 +149,7 @@ class UpliftUpsample(Lifter):
         self.upsampling = nn.Parameter(torch.empty(width))
         self.table = nn.Parameter(torch.empty(pose.frames, width))
         self.blocks = nn.ModuleList(_blocks(config, width, config.temporal_depth, "frames"))
-        self.sequence_head = nn.Linear(width, coordinates)
+        self.sequence_head = FullPrecisionLinear(width, coordinates)
         if config.strided:
             lengths = check_lengths(config, pose.frames)
             self.strided = nn.Sequential(
@@ -154,7 +158,7 @@ class UpliftUpsample(Lifter):
                     for length, stride, padding in zip(lengths, config.strides, config.paddings, strict=False)
                 )
             )
-            self.centre_head = nn.Linear(width, coordinates)
+            self.centre_head = FullPrecisionLinear(width, coordinates)
         _initialise(self)
 
     def tokens(self, batch: Batch, draws: Draws | None = None) -> Tensor:

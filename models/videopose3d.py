@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from posegrid.models import losses
 from posegrid.models.blocks.activation import NormReluDropout
 from posegrid.models.blocks.draws import Draws
+from posegrid.models.blocks.full_precision import FullPrecisionLinear
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_rates, require_target, require_windows
 
@@ -134,7 +135,7 @@ class TemporalConvolutions(nn.Module):
         self.blocks = nn.ModuleList(
             ResidualBlock(config, width, prod(widths[:i])) for i, width in enumerate(widths) if i > 0
         )
-        self.shrink = nn.Linear(config.channels, joints_out * 3)
+        self.shrink = FullPrecisionLinear(config.channels, joints_out * 3)
 
     def forward(self, keypoints_BFJC: Tensor, draws: Draws | None = None) -> Tensor:
         """(B, F, J, 2) -> (B, F - R + 1, J, 3): every frame whose surroundings are there, at once."""
@@ -156,6 +157,9 @@ class TemporalConvolutions(nn.Module):
 
 class VideoPose3D(Lifter):
     """Regressor of one frame of a window. `lift_sequence` lifts all frames of a video in one pass."""
+
+    low_precision = False  # batch norms subtract what windows share: the rounding of the rest turns the gradient away
+    compiles = False  # the momentum of its batch norms may change with the epoch, and all would be compiled anew
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

@@ -17,6 +17,7 @@ from posegrid.datasets.store import Store
 from posegrid.datasets.windows import epoch_seed
 from posegrid.models.interface import Lifter
 from posegrid.orchestration.batches import Masks, scoring_batches, steps_per_epoch, training_batches
+from posegrid.orchestration.compiled_step import CompiledStep
 from posegrid.orchestration.recipe_tables import TrainingSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -43,8 +44,10 @@ def train(
     training = settings.training
     _check_sharing(training, workers)
     masks = Masks(store, settings.occlusion)
+    compute = settings.compute.resolved(model, gpu=workers.device.type != "cpu")
+    loss_of = CompiledStep(wrapped) if compute.compile == "on" else wrapped
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = _optimizer(training, weights)
+    optimizer = _optimizer(training, weights, fused=compute.fused == "on")
     schedule = _Schedule(training, optimizer, steps_per_epoch(store, settings))
     average = [weight.detach().clone() for weight in weights] if training.ema else None
     best: dict[str, Any] = {"score": float("inf"), "epoch": -1, "weights": None, "loss": float("inf")}
@@ -68,7 +71,8 @@ def train(
         total, steps = torch.zeros((), device=workers.device), 0
         for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
             generator.manual_seed(epoch_seed(epoch_seed(training.seed, epoch), step))
-            loss = wrapped(batch, generator)
+            with torch.autocast(workers.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
+                loss = loss_of(batch, generator)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if training.gradient_clip:
@@ -179,9 +183,9 @@ def _check_sharing(training: TrainingSettings, workers: Workers) -> None:
         )
 
 
-def _optimizer(training: TrainingSettings, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
+def _optimizer(training: TrainingSettings, weights: list[nn.Parameter], *, fused: bool) -> torch.optim.Optimizer:
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, amsgrad=training.amsgrad, fused=True)
+    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, amsgrad=training.amsgrad, fused=fused)
 
 
 def _weights_of(model: nn.Module, weights: list[nn.Parameter], average: list[Tensor] | None) -> dict[str, Tensor]:

@@ -1,4 +1,5 @@
-"""The tables of a recipe, as dataclasses that check their values: windows, optimisation, scoring, conditioner."""
+"""The tables of a recipe, as dataclasses that check their values: windows, optimisation, computation, scoring,
+conditioner."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -6,6 +7,7 @@ from math import isfinite
 from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.options import unknown
 from posegrid.datasets.windows import EDGES, TAILS
+from posegrid.models.interface import Lifter
 from posegrid.models.aggregation import AGGREGATIONS
 from posegrid.models.diffusion.chain import Chain
 
@@ -126,6 +128,35 @@ class TrainingSettings:
                 'schedule = "plateau" follows the validation loss, but select = "last" does not validate. '
                 'Set select = "held_out", or another schedule.'
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeSettings:
+    """How training steps are computed. Validation and scoring are float32 and not compiled, whatever stands here: no
+    figure depends on the machine that scores."""
+
+    precision: str = "auto"
+    """"float32"; "bf16": matrix products of bfloat16 numbers (autocast), while weights, sums over them, norms, last
+    layers and losses stay float32; "auto": "bf16" on a GPU for models that claim `low_precision`."""
+    compile: str = "auto"
+    """"on": torch.compile, which takes minutes at the start; "off"; "auto": on for models that claim `compiles`, on a
+    GPU."""
+    fused: str = "auto"
+    """"on": the optimizer updates all weights in one kernel; "off"; "auto": on, as every device that we know has it."""
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, ("auto", "float32", "bf16"))
+        _one_of("compile", self.compile, ("auto", "on", "off"))
+        _one_of("fused", self.fused, ("auto", "on", "off"))
+
+    def resolved(self, model: Lifter | type[Lifter], *, gpu: bool) -> "ComputeSettings":
+        """What "auto" comes to for a model, on a GPU or on a CPU."""
+        low, compiles = gpu and model.low_precision, gpu and model.compiles
+        return ComputeSettings(
+            precision=self.precision if self.precision != "auto" else "bf16" if low else "float32",
+            compile=self.compile if self.compile != "auto" else "on" if compiles else "off",
+            fused="off" if self.fused == "off" else "on",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

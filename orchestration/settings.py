@@ -7,8 +7,9 @@ from typing import Any
 
 from posegrid.datasets.occlusions.registry import occlusion_config
 from posegrid.datasets.options import from_values
-from posegrid.models.registry import config_class, needs_conditioner, reads_errors
+from posegrid.models.registry import config_class, lifter_class, needs_conditioner, reads_errors
 from posegrid.orchestration.recipe_tables import (
+    ComputeSettings,
     ConditionerSettings,
     DataSettings,
     EvaluationSettings,
@@ -29,6 +30,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     occlusion: dict[str, Any] = field(default_factory=lambda: {"pattern": "none"})
     """"pattern" and all values of its Config, applied to the training windows."""
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     initial: InitialSettings | None = None
     conditioner: ConditionerSettings | None = None
@@ -52,6 +54,10 @@ class Settings:
         occlusion = _named(settings.occlusion, "pattern", f"{where}, table [occlusion]", _occlusion_values)
         return replace(settings, model=model, occlusion=occlusion)
 
+    def resolved(self, *, gpu: bool) -> "Settings":
+        """The same run with what [compute] comes to for its model, on a GPU or on a CPU."""
+        return replace(self, compute=self.compute.resolved(lifter_class(self.model["name"]), gpu=gpu))
+
     def with_occlusion(self, occlusion: dict[str, Any]) -> "Settings":
         """The same run trained under another pattern."""
         return Settings.from_plain({**self.plain(), "occlusion": occlusion}, f"recipe {self.name}")
@@ -59,9 +65,13 @@ class Settings:
     def training_fingerprint(self, data_hash: str) -> str:
         """Identity of what training computes: model, initial weights, windows, pattern, optimisation, conditioner.
 
-        How it is scored and on how many workers it runs do not enter.
+        How it is scored and on how many workers it runs do not enter. Of [compute] the precision enters, and only where
+        it is not float32: bfloat16 products lead to other weights, by more than another seed of the rounding would.
+        Compiled and fused kernels add up the same float32 numbers in another order, as another number of workers does.
         """
         identity = self.plain()
+        if identity.pop("compute")["precision"] == "bf16":
+            identity["precision"] = "bf16"
         given = identity.pop("upstream_key")
         for unused in ("name", "evaluation", "conditioner"):
             identity.pop(unused)
