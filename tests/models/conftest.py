@@ -15,9 +15,13 @@ from posegrid.models.registry import build_model, config_class
 
 PARITY = Path(__file__).parents[3] / "shared" / "parity"
 
-CONDITIONER = {"width": 16, "depth": 2, "heads": 4}
+CONDITIONERS: dict[str, dict[str, Any]] = {
+    "mixste": {"width": 16, "depth": 2, "heads": 4},
+    "di2pose_tokens": {"tokens": 8, "levels": (5, 5), "encoder_width": 16, "encoder_blocks": 1, "decoder_width": 16},
+}
 SMALL_UPLIFT = {"width": 24, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
 SMALL_REFINER = {"width": 32, "depth": 1, "heads": 2, "dropout": 0.0}
+SMALL_TOKENS = {"tokens": 16, "levels": (5, 5, 5), "encoder_width": 32, "encoder_blocks": 2, "decoder_width": 32}
 SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
 
 
@@ -42,6 +46,10 @@ class Case:
     any_skeleton: dict[str, Any] = field(default_factory=dict)
     """Options that free the model from the joint order of Human3.6M-17."""
     conditioned: bool = False
+    conditioner: str = "mixste"
+    """Model that it is conditioned on."""
+    quantised: bool = False
+    """Its poses can be no others than its conditioner, a tokeniser, can say."""
     diffusion: bool = False
     """Lifts by sampling."""
     noise_loss: bool = True
@@ -54,7 +62,8 @@ class Case:
         torch.manual_seed(seed)
         conditioner = None
         if self.conditioned:
-            conditioner = build_model("mixste", config_class("mixste")(**CONDITIONER), pose)
+            options = CONDITIONERS[self.conditioner]
+            conditioner = build_model(self.conditioner, config_class(self.conditioner)(**options), pose)
         return build_model(self.name, self.config(), pose, conditioner)
 
 
@@ -147,6 +156,24 @@ CASES = {
         overfit_frames=3,
         overfit_copies=16,
         frames=9,
+    ),
+    # Codes are steps apart: the nearest pose that tokens can say is some millimetres away.
+    "di2pose-tokens": Case("di2pose_tokens", SMALL_TOKENS, overfit_mm=15.0, overfit_steps=300),
+    "di2pose-tokens-pct": Case(
+        "di2pose_tokens",
+        {**SMALL_TOKENS, "mixing": "tokens", "token_hidden": 16, "quantiser": "codebook", "codes": 16, "code_width": 8},
+        overfit_mm=30.0,
+        overfit_steps=300,
+    ),
+    "di2pose": Case(
+        "di2pose",
+        {"condition_width": 16, "layers": 2, "heads": 2, "width": 32, "steps": 10},
+        overfit_steps=300,
+        conditioned=True,
+        conditioner="di2pose_tokens",
+        quantised=True,
+        diffusion=True,
+        noise_loss=False,
     ),
 }
 

@@ -89,7 +89,8 @@ def test_overfits_eight_windows(case, shape_of, batch_of):
         assert sum(losses[-20:]) / 20 < 0.6
         return
     lifted = model.eval().lift(eight, generator)[:, 0]
-    error_mm = 1000 * (lifted - model.at_output(eight.poses)).norm(dim=-1).mean().item()
+    aim = model.conditioner.lift(eight, generator)[:, 0] if case.quantised else model.at_output(eight.poses)
+    error_mm = 1000 * (lifted - aim).norm(dim=-1).mean().item()
     assert error_mm < case.overfit_mm, f"{error_mm:.1f} mm"
 
 
@@ -130,7 +131,8 @@ def test_two_workers_lift_the_rows_of_one(case, pose, batch_of, shaken):
     expected = model.lift(whole, _seeded(), 2)
     for rank in range(2):
         rows = slice(rank, None, 2)
-        half = replace(whole, keypoints=whole.keypoints[rows], visible=whole.visible[rows], rank=rank, world=2, total=5)
+        mine = {name: getattr(whole, name)[rows] for name in ("keypoints", "visible", "poses")}
+        half = replace(whole, **mine, rank=rank, world=2, total=5)
         torch.testing.assert_close(model.lift(half, _seeded(), 2), expected[rows], rtol=1e-4, atol=1e-5)
 
 
@@ -154,7 +156,8 @@ def test_any_skeleton(case, batch_of):
     frames = case.frames
     chain = PoseShape(frames=frames, joints=6, parents=(-1, 0, 1, 2, 0, 4), left=(2,), right=(4,))
     config = replace(case.config(), **case.any_skeleton)
-    conditioner = build_model("mlp", config_class("mlp")(), chain) if case.conditioned else None
+    other = case.conditioner if case.quantised else "mlp"
+    conditioner = build_model(other, config_class(other)(), chain) if case.conditioned else None
     model = build_model(case.name, config, chain, conditioner).eval()
     batch = batch_of(2, chain)
     assert model.loss(batch, _seeded()).isfinite()
