@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posegrid.experiments import analysis_commands, data_commands, studies
+from posegrid.experiments import analysis_commands, data_commands, sampler_commands, studies
 from posegrid.experiments.data_commands import say
 from posegrid.experiments.planning import Plan, plan
 from posegrid.orchestration.launch.resources import Resources
@@ -67,6 +67,7 @@ app.command()(data_commands.export)
 app.command()(data_commands.publish)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
+app.command("study-samplers")(sampler_commands.study_samplers_command)
 
 
 @app.command()

@@ -175,7 +175,8 @@ class EvaluationSettings:
     lift_every: int = 1
     """With score = "centre": lift every n-th frame of a sequence and interpolate between them linearly in time."""
     flip: bool = False
-    """Average with the un-mirrored result of the mirrored input (DiffHPE does not, most others do)."""
+    """Average with the un-mirrored result of the mirrored input (DiffHPE does not, most others do). Of a
+    diffusion model this averages two chains, which narrows the spread of hypotheses; D3DP has a flip of its own."""
     aggregation: str = "mean"
     """How the hypotheses become the scored pose: "mean", "median" (geometric, of each joint), "jpma_..." or "ppma_..."
     (D3DP's choice of joints or poses by reprojection, with "..._true_root", as released, or "..._fitted_root", which
