@@ -1,5 +1,6 @@
 """The command line: one function a verb. Errors that a user can cause exit with status 2."""
 
+import json
 import logging
 import os
 import sys
@@ -82,6 +83,9 @@ def train(
     ] = None,
     seed: Annotated[list[int] | None, typer.Option("--seed", help="Seeds (repeatable); default: the recipe's.")] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study in MLflow.")] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Start from these weights: run id, or path of a model file (model.pt).")
+    ] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
     storage: Storage = None,
@@ -96,6 +100,8 @@ def train(
     from posegrid.experiments.catalogue import Grid, Member, overrides_for
     from posegrid.experiments.catalogue import recipe as load
 
+    if start is not None:
+        set_ = [*(set_ or []), f"initial.source={json.dumps(start)}"]
     member = Member(recipe=recipe, label=Path(recipe).stem)
     own = load(recipe, overrides_for(recipe, set_ or [], member=True))
     trained_on = occlusion or own.occlusion

@@ -16,6 +16,7 @@ from posegrid.orchestration.batches import check_stage, pose_shape
 from posegrid.orchestration.finished_runs import FinishedRun, finished_run
 from posegrid.orchestration.grid import Stage, build_stages
 from posegrid.orchestration.hypotheses import check_aggregation
+from posegrid.orchestration.initial import with_initial
 from posegrid.orchestration.lifting import chosen_chain, one_frame_only
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.tracking import Tracking
@@ -49,8 +50,8 @@ def plan(
 
     An override holds for all members, also where one is the conditioner of another, and comes after a member's own
     `set`; "RECIPE:table.key=value" holds for that recipe alone, member or not. `decides`: patterns and seeds in a
-    recipe are an error, since the grid names them. `tracking`: where conditioners are looked up that are given as
-    finished runs. `gpu`: stages will train on GPUs. Raises ValueError for anything wrong.
+    recipe are an error, since the grid names them. `tracking`: where conditioners and initial weights are looked
+    up that are given as finished runs. `gpu`: stages will train on GPUs. Raises ValueError for anything wrong.
     """
     tests = catalogue.resolve(grid.test, "test")
     recipes = {member.recipe for member in grid.members}
@@ -72,12 +73,14 @@ def plan(
     for _, settings in resolved if decides else ():
         _check_grid_decides(settings)
     store = open_store(data)
+    resolved = [(member, with_initial(settings, store, tracking)) for member, settings in resolved]
+    ready = cache(lambda recipe: with_initial(load(recipe), store, tracking))
     stages: dict[str, Stage] = {}
     members: dict[str, dict[tuple[str, int], str]] = {}
     for member, settings in resolved:
         patterns = catalogue.resolve(member.train or grid.train, f"members[{member.label}].train")
         runs = None if tracking is None else finished
-        built = build_stages([settings], patterns, tests, grid.seeds, load, store, runs)
+        built = build_stages([settings], patterns, tests, grid.seeds, ready, store, runs)
         built = {key: replace(stage, member=member.label) if stage.patterns else stage for key, stage in built.items()}
         own = [stage for stage in built.values() if stage.patterns]
         members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}

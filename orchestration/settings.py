@@ -94,6 +94,7 @@ class Settings:
         """Identity of one scored test pattern, given the weights."""
         data = asdict(self.data)
         data.pop("leave_out")  # of training subjects
+        data.pop("cameras")  # of training windows
         scoring = asdict(self.evaluation)
         for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None)):
             if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
