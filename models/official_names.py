@@ -5,7 +5,7 @@ skipped silently: keys that are missing, unexpected or of another shape are all 
 to a model is in `official/<name of the model>.py`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -13,22 +13,68 @@ from typing import Any
 
 from torch import Tensor, nn
 
+CONTAINERS = ("model_pos", "state_dict", "model_state_dict", "model", "denoiser", "network")
+"""Where released files hold their weights, beside optimizer state and the like; the first that is there counts."""
+_WRAPPERS = ("module.", "model.", "_orig_mod.")
+"""What DataParallel, a module around the network and torch.compile put before every key."""
 
-def official_weights(checkpoint: Mapping[str, Any], entry: str = "model_pos") -> dict[str, Tensor]:
+
+def official_weights(checkpoint: Any, entry: str | None = None) -> dict[str, Tensor]:
     """The weights inside a released checkpoint, without container and without the prefixes of training wrappers.
 
-    `entry` is where the container holds them: a semi-supervised VideoPose3D has a second network under "model_traj".
+    checkpoint: weights by name, a dictionary that holds them in one of `CONTAINERS`, or a list that begins with them
+    (DiffPose). `entry` names another container: a semi-supervised VideoPose3D has a second network under "model_traj".
+    Raises ValueError that lists what there is if weights are not found.
     """
-    weights = dict(checkpoint.get(entry, checkpoint))
-    for prefix in ("module.", "model."):
-        if weights and all(key.startswith(prefix) for key in weights):
-            weights = {key.removeprefix(prefix): value for key, value in weights.items()}
+    held = checkpoint[0] if isinstance(checkpoint, list | tuple) and checkpoint else checkpoint
+    if isinstance(held, Mapping):
+        found = [name for name in CONTAINERS if isinstance(held.get(name), Mapping)] if entry is None else [entry]
+        held = held.get(found[0]) if found else held
+    weights = dict(held) if isinstance(held, Mapping) else {}
+    if not weights or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):
+        raise ValueError(
+            f"the checkpoint has no weights {f'under {entry!r}' if entry else 'where they are looked for'}: it is "
+            f"{_outline(checkpoint)}. Allowed are tensors by name, at the top or under {', '.join(CONTAINERS)}. Say "
+            "under which name this file has them."
+        )
+    while prefix := next((one for one in _WRAPPERS if all(key.startswith(one) for key in weights)), ""):
+        weights = {key.removeprefix(prefix): value for key, value in weights.items()}
     return weights
 
 
-def from_official(model: nn.Module, official: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _outline(checkpoint: Any) -> str:
+    if not isinstance(checkpoint, Mapping):
+        return f"a {type(checkpoint).__name__}"
+    kinds = [f"{key} ({type(value).__name__})" for key, value in checkpoint.items()]
+    return f"a dictionary of {', '.join(kinds[:20])}{', ...' if len(kinds) > 20 else ''}" if kinds else "empty"
+
+
+def skeleton_of_release(name: str, config: Any) -> str:
+    """Name of the skeleton whose joints the released weights of a model are for, in our order: Human3.6M's 17 unless
+    the release has another."""
+    folder = Path(__file__).parent / "official"
+    family = import_module(f"posegrid.models.official.{name}") if (folder / f"{name}.py").exists() else None
+    return family.skeleton(config) if hasattr(family, "skeleton") else "h36m_17"
+
+
+def named_layers(model: nn.Module, layers: Mapping[str, Sequence[tuple[str, Tensor]]]) -> dict[str, Tensor]:
+    """Weights under official names from those of a Keras file: for every layer (name, tensor) in the file's order.
+
+    Raises ValueError if the model was not released as such a file, or if its weights are in another order.
+    """
+    family = _family(model)
+    if not hasattr(family, "named_layers"):
+        raise ValueError(
+            f"the file is one of Keras, but {type(model).__name__} was released as a file of PyTorch. Give that one, "
+            "or the recipe of a model that Keras files are read for: uplift_upsample."
+        )
+    return family.named_layers(layers)
+
+
+def from_official(model: nn.Module, official: Mapping[str, Tensor], kept: str = "") -> dict[str, Tensor]:
     """Complete state dict for `model` from weights under official names (see `official_weights`).
 
+    kept: prefix of our keys that keep the model's own values if the release has none of them, such as "conditioner.".
     Raises ValueError listing missing keys, unexpected keys and shapes that differ. What the released model does not
     have (the last linear layer of a frozen conditioner, which is never used) keeps the model's own value; what only the
     released model has and never reads (norms and tables of StridedTransformer) is checked for its shape and left out.
@@ -37,9 +83,13 @@ def from_official(model: nn.Module, official: Mapping[str, Tensor]) -> dict[str,
     if hasattr(family, "joined"):  # what the release has in pieces and we in one
         official = family.joined(official)
     unread = family.unread(model) if hasattr(family, "unread") else {}
+    names = {key: family.official_name(model, key) for key in model.state_dict()}
+    own = [key for key in names if kept and key.startswith(kept)]
+    if not any(names[key] in official for key in own):
+        names.update(dict.fromkeys(own))
     state, used, missing, misshaped = {}, set(unread), [], []
     for key, ours in model.state_dict().items():
-        name = family.official_name(model, key)
+        name = names[key]
         if name is None:
             state[key] = ours
         elif name not in official:

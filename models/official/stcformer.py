@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from posegrid.models.official.patterns import Rules, first_match
-from posegrid.models.stcformer import STCFormer
+from posegrid.models.stcformer import Config, STCFormer
 
 _HUMAN36M: Rules = (
     (r"embed\.(.*)", r"pose_emb.\1"),
@@ -50,3 +50,8 @@ def unread(model: STCFormer) -> dict[str, tuple[int, ...]]:
         for block in range(model.config.depth)
         for weight in ("weight", "bias")
     }
+
+
+def skeleton(config: Config) -> str:
+    """Skeleton of each of the two releases."""
+    return "h36m_17" if config.release == "human36m" else "mpi_inf_3dhp_17"

@@ -5,7 +5,8 @@ kernels of their own. The release orders joints in its own way, the network here
 blocks of rows that belong to joints are permuted, so that nothing is left to do when it runs.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -41,6 +42,29 @@ _PARTS = (
     (".widen.", ".mlp.fc1."),
     (".join.", ".mlp.strided_conv."),
 )
+_DENSE, _NORM = ("kernel", "bias"), ("gamma", "beta")
+_BLOCK = (
+    *(f"norm1.{weight}" for weight in _NORM),
+    *(f"attn.{layer}.{weight}" for layer in ("wq", "wk", "wv", "projection") for weight in _DENSE),
+    *(f"norm2.{weight}" for weight in _NORM),
+)
+_FIRST, _SECOND = (tuple(f"mlp.{layer}.{weight}" for weight in _DENSE) for layer in ("fc1", "fc2"))
+_STRIDED = tuple(f"mlp.strided_conv.{weight}" for weight in _DENSE)
+_LAYERS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (r"keypoint_embedding", "keypoint_embedding", _DENSE),
+    (r"spatial_pe", "spatial_pos_encoding", ("positional_encoding_weights",)),
+    (r"temporal_pe", "temporal_pos_encoding", ("positional_encoding_weights",)),
+    (r"strided_temporal_pe_(\d+)", "strided_temporal_pos_encodings", ("positional_encoding_weights",)),
+    (r"strided_input_token_layer", "learnable_strided_input_token_layer", ("learnable_masked_token",)),
+    (r"spatial_block_(\d+)", "spatial_blocks", _BLOCK + _FIRST + _SECOND),
+    (r"spatial_norm", "spatial_norm", _NORM),
+    (r"spatial_to_temporal_fc", "spatial_to_temporal_mapping", _DENSE),
+    (r"temporal_block_(\d+)", "temporal_blocks", _BLOCK + _FIRST + _SECOND),
+    (r"strided_temporal_block_(\d+)", "strided_temporal_blocks", _BLOCK + _FIRST + _STRIDED),
+    (r"temporal_fc", "head1.0", _DENSE),
+    (r"strided_temporal_fc", "head2.0", _DENSE),
+)
+"""Layer of a Keras file (numbered from 1) -> attribute of the network, and the order of the layer's weights."""
 
 
 def official_name(model: UpliftUpsample, key: str) -> str:
@@ -83,3 +107,31 @@ def in_our_layout(model: UpliftUpsample, key: str, value: Tensor) -> Tensor:
     if key.endswith("weight") and value.ndim > 1:
         value = value.flatten(0, -2).T
     return heads_first(value, model.config.heads) if ".qkv." in key else value
+
+
+def named_layers(layers: Mapping[str, Sequence[tuple[str, Tensor]]]) -> dict[str, Tensor]:
+    """Attribute paths for the weights of a Keras file, which gives a layer's weights by their order.
+
+    The released network reads them in that order too; the names inside a layer are only looked at for what kind of
+    weight it is. Raises ValueError if a kind is not the one whose turn it is.
+    """
+    found: dict[str, Tensor] = {}
+    for layer, weights in layers.items():
+        match, start, names = next(
+            ((match, start, names) for pattern, start, names in _LAYERS if (match := re.fullmatch(pattern, layer))),
+            (None, layer, ()),
+        )
+        if match is not None and match.groups():
+            start = f"{start}.{int(match[1]) - 1}"
+        for index, (name, value) in enumerate(weights):
+            if index >= len(names):
+                found[f"{layer}/{name}"] = value  # comes out as unexpected
+                continue
+            kind = name.rpartition("/")[2].partition(":")[0]
+            if kind != names[index].rpartition(".")[2]:
+                raise ValueError(
+                    f"weight {index + 1} of layer {layer} is {name} in the file, but {names[index]} in the released "
+                    "network: the order is another one. Use the released file."
+                )
+            found[f"{start}.{names[index]}"] = value
+    return found
