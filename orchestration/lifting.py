@@ -6,6 +6,7 @@ Legend: N windows, L frames, J joints. What comes back does not depend on the nu
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -71,7 +72,7 @@ def chosen_chain(model: Lifter | type[Lifter], settings: Settings) -> Chain | No
     trained with.
     """
     chosen = settings.evaluation
-    asked = {
+    asked: dict[str, Any] = {
         name: value
         for name, value in (("sampler", chosen.sampler), ("steps", chosen.steps), ("eta", chosen.eta))
         if value is not None
