@@ -3,14 +3,15 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
 from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
-from posegrid.orchestration.evaluation import evaluate
+from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.settings import Settings, occlusion_label, occlusion_values
-from posegrid.orchestration.stage import per_action_csv, per_joint_csv
+from posegrid.orchestration.stage import log_scores, per_action_csv, per_joint_csv
 from posegrid.orchestration.tracking import MODEL_ARTIFACT, Tracking
 from posegrid.orchestration.workers import Workers
 
@@ -44,11 +45,23 @@ def score(
     hypotheses: int | None,
     tracking: Callable[[], Tracking],
     say: Callable[[str], None],
+    *,
+    log: bool = False,
 ) -> None:
-    """Print the per-action table of a model under each pattern; nothing is logged. Raises what `trained` raises."""
+    """Print the per-action table of a model under each pattern.
+
+    log: log the scores in the run too, as its own stage does: as many windows as its recipe says, metrics, table,
+    examples and the tag. Raises what `trained` raises, and ValueError if there is no run, or nothing that it logs.
+    """
     resolved = [occlusion_values(pattern, "--occlusion") for pattern in patterns]
+    if log and (run.endswith(".pt") or split != "test"):
+        raise ValueError(
+            f"--log was given for {run} and split {split}, but scores are logged in a run, and for the split test. "
+            "Give the id of a run and leave out --split, or leave out --log."
+        )
     model, settings, store = trained(run, data, tracking)
-    settings = replace(settings, evaluation=replace(settings.evaluation, every=1))  # all windows, also of a demo recipe
+    if not log:  # all windows, also of a demo recipe
+        settings = replace(settings, evaluation=replace(settings.evaluation, every=1))
     if hypotheses is not None:
         settings = replace(settings, evaluation=replace(settings.evaluation, hypotheses=hypotheses))
     for pattern in resolved:
@@ -58,3 +71,23 @@ def score(
         if scores.sets is not None:
             say(f"# sets of {settings.evaluation.hypotheses} hypotheses, by joint")
             say(per_joint_csv(scores))
+        if log:
+            _log(tracking(), run, settings, store, pattern, scores, say)
+
+
+def _log(
+    tracking: Tracking,
+    run: str,
+    settings: Settings,
+    store: Store,
+    pattern: dict[str, Any],
+    scores: Scores,
+    say: Callable[[str], None],
+) -> None:
+    label = occlusion_label(pattern)
+    before = tracking.trial(run).evaluated.get(label)
+    if before not in (None, settings.evaluation_fingerprint(pattern, store.content_hash)):
+        say(f"run {run} had scores of {label} from other data or settings: they are replaced")
+    tracking.log_data(run, store.source, store.content_hash, shown(store.address), "evaluation")
+    log_scores(tracking, run, settings, pattern, store.content_hash, scores)
+    say(f"logged in run {run}: test {label}")

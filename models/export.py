@@ -57,7 +57,8 @@ def draws_poses(model: Lifter, pose: PoseShape) -> bool:
     """Whether several hypotheses can be asked of a model."""
     if model.chain is not None:
         return True
-    batch = Batch(**example(pose, 1))
+    inputs = example(pose, 1)
+    batch = Batch(keypoints=inputs["keypoints"], visible=inputs["visible"])
     return model.eval().lift(batch, torch.Generator().manual_seed(0), 2).shape[1] > 1
 
 

@@ -52,9 +52,10 @@ def _outline(checkpoint: Any) -> str:
 def skeleton_of_release(name: str, config: Any) -> str:
     """Name of the skeleton whose joints the released weights of a model are for, in our order: Human3.6M's 17 unless
     the release has another."""
-    folder = Path(__file__).parent / "official"
-    family = import_module(f"posegrid.models.official.{name}") if (folder / f"{name}.py").exists() else None
-    return family.skeleton(config) if hasattr(family, "skeleton") else "h36m_17"
+    if name not in _known():
+        return "h36m_17"
+    find = getattr(import_module(f"posegrid.models.official.{name}"), "skeleton", None)
+    return find(config) if find else "h36m_17"
 
 
 def named_layers(model: nn.Module, layers: Mapping[str, Sequence[tuple[str, Tensor]]]) -> dict[str, Tensor]:
@@ -124,11 +125,14 @@ def official_name(model: nn.Module, key: str) -> str | None:
 def _family(model: nn.Module) -> ModuleType:
     """The translation of this model: the file of `official` with the name of the file that defines the model."""
     name = type(model).__module__.rpartition(".")[2]
-    folder = Path(__file__).parent / "official"
-    if not (folder / f"{name}.py").exists():
-        known = sorted(path.stem for path in folder.glob("*.py") if path.stem not in ("__init__", "patterns"))
+    if name not in _known():
         raise ValueError(
-            f"no official names are known for {type(model).__name__} (models/{name}.py). Known: {', '.join(known)}. "
+            f"no official names are known for {type(model).__name__} (models/{name}.py). Known: {', '.join(_known())}. "
             f"Write models/official/{name}.py."
         )
     return import_module(f"posegrid.models.official.{name}")
+
+
+def _known() -> list[str]:
+    shared = ("__init__", "patterns")
+    return sorted(path.stem for path in (Path(__file__).parent / "official").glob("*.py") if path.stem not in shared)

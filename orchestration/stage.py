@@ -19,7 +19,7 @@ from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
 from posegrid.datasets.store_cache import local_store
 from posegrid.models.aggregation import AGGREGATIONS
-from posegrid.models.interface import Lifter, Refiner
+from posegrid.models.interface import Lifter, PoseShape, Refiner
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
@@ -69,7 +69,8 @@ def run_stage(
         weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
         model.load_state_dict(weights)
         if workers.first:
-            _log_model(task, settings, store, model, tracking)
+            data = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
+            log_model(tracking, task.run_id, settings, pose_shape(store, settings.data), model, data)
     for pattern in task.patterns:
         scores = evaluate(model, store, settings, pattern, workers)
         if workers.first:
@@ -113,19 +114,24 @@ def _train(
     return train(model, wrap(model), store, settings, workers, report, resume)
 
 
-def _log_model(task: StageTask, settings: Settings, store: Store, model: Lifter, tracking: Tracking) -> None:
-    data = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
-    content = checkpoint.model_file(settings, pose_shape(store, settings.data), model.state_dict(), data)
+def log_model(
+    tracking: Tracking, run_id: str, settings: Settings, pose: PoseShape, model: Lifter, data: dict[str, Any]
+) -> None:
+    """Log a trained model: its file, configuration and number of weights; the tag that says so comes last.
+
+    data: hash, source and name of the skeleton of what it was trained on.
+    """
+    content = checkpoint.model_file(settings, pose, model.state_dict(), data)
     folder, name = MODEL_ARTIFACT.split("/")
     with tempfile.TemporaryDirectory(prefix="posegrid-") as scratch:
         file = Path(scratch) / name
         checkpoint.write(file, content)
-        tracking.log_file(task.run_id, file, folder)
-    tracking.log_plain(task.run_id, settings.plain(), "config.json")
+        tracking.log_file(run_id, file, folder)
+    tracking.log_plain(run_id, settings.plain(), "config.json")
     weights = sum(weight.numel() for weight in model.parameters())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    tracking.log_params(task.run_id, {"parameters": weights, "parameters_trained": trained})
-    tracking.set_tags(task.run_id, {TRAINED: "true"})
+    tracking.log_params(run_id, {"parameters": weights, "parameters_trained": trained})
+    tracking.set_tags(run_id, {TRAINED: "true"})
 
 
 def log_scores(
