@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from posegrid.experiments import analysis_commands, data_commands, sampler_commands, studies
+from posegrid.experiments import analysis_commands, data_commands, import_commands, sampler_commands, studies
 from posegrid.experiments.data_commands import say
 from posegrid.experiments.planning import Plan, plan
 from posegrid.orchestration.launch.resources import Resources
@@ -66,6 +66,8 @@ app.command()(data_commands.prepare)
 app.command()(data_commands.fetch)
 app.command()(data_commands.export)
 app.command()(data_commands.publish)
+app.command()(import_commands.import_checkpoint)
+app.command()(import_commands.export_model)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
 app.command("study-samplers")(sampler_commands.study_samplers_command)
@@ -152,15 +154,16 @@ def evaluate(
     occlusion: Annotated[list[str] | None, typer.Option("--occlusion", help="Test patterns (repeatable).")] = None,
     split: Annotated[str, typer.Option("--split", help="train, held_out or test.")] = "test",
     hypotheses: Annotated[int | None, typer.Option("--hypotheses", help="Poses sampled for each window.")] = None,
+    log: Annotated[bool, typer.Option("--log", help="Log the scores in the run too, as its own stage does.")] = False,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
 ) -> None:
     """Score a trained model on a data set and print the per-action table."""
     from posegrid.experiments.scoring import score
 
-    score(
-        run, data, occlusion or ["none"], split, hypotheses, lambda: Tracking.existing(_tracking(home, tracking)), say
-    )
+    results = _tracking(home, tracking)
+    patterns = occlusion or ["none"]
+    score(run, data, patterns, split, hypotheses, lambda: Tracking.existing(results), say, log=log)
 
 
 @app.command()
