@@ -27,14 +27,9 @@ class Program(nn.Module):
 def exported(model: Lifter, pose: PoseShape) -> ExportedProgram:
     """The program of a regressor, on the CPU. Inputs are named as those of `Program.forward`.
 
-    Raises ValueError if the model draws its poses: a chain of random steps is no function of the keypoints.
+    Raises ValueError if the model draws its poses, or reads more than keypoints: then there is no such program.
     """
-    if draws_poses(model, pose):
-        raise ValueError(
-            f"{type(model).__name__} was given, which draws poses by a chain of random steps: that is no function of "
-            "the keypoints, so there is no program of it. Allowed are regressors: export its lifter, or use "
-            "`posegrid evaluate` for this model."
-        )
+    _check_regressor(model, pose)
     inputs = example(pose, 2)
     if not reads_visibility(model, pose):
         inputs.pop("visible")
@@ -53,13 +48,21 @@ def example(pose: PoseShape, windows: int) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def draws_poses(model: Lifter, pose: PoseShape) -> bool:
-    """Whether several hypotheses can be asked of a model."""
-    if model.chain is not None:
-        return True
+def _check_regressor(model: Lifter, pose: PoseShape) -> None:
     inputs = example(pose, 1)
     batch = Batch(keypoints=inputs["keypoints"], visible=inputs["visible"])
-    return model.eval().lift(batch, torch.Generator().manual_seed(0), 2).shape[1] > 1
+    advice = "Allowed are regressors of keypoints: export a lifter, or use `posegrid evaluate` for this model."
+    try:
+        draws = model.chain is not None or model.eval().lift(batch, torch.Generator().manual_seed(0), 2).shape[1] > 1
+    except ValueError as error:
+        raise ValueError(
+            f"{type(model).__name__} was given to export, which lifts no keypoints on their own: {error} {advice}"
+        ) from None
+    if draws:
+        raise ValueError(
+            f"{type(model).__name__} was given to export, which draws poses by a chain of random steps: that is no "
+            f"function of the keypoints. {advice}"
+        )
 
 
 @torch.no_grad()

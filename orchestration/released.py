@@ -120,9 +120,15 @@ def read_as(
         skeleton=body,
         model=model.eval(),
         digest=digest,
-        key=fingerprint([settings.plain(), skeleton, digest, entry or ""]),
+        key=_identity(settings, skeleton, digest, entry or ""),
         upstream="" if conditioner is None else conditioner.run,
     )
+
+
+def _identity(settings: Settings, skeleton: str, digest: str, entry: str) -> str:
+    """Key of an import. It is made of fingerprints, which stay when settings get further fields."""
+    scoring = settings.evaluation_fingerprint({}, skeleton)
+    return fingerprint([settings.name, settings.training_fingerprint(digest), scoring, entry])
 
 
 def _fitted(model: Lifter, content: object, entry: str | None, kept: str) -> dict[str, Tensor]:
