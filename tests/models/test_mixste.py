@@ -1,5 +1,6 @@
 """Invariants of MixSTE."""
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -99,6 +100,32 @@ def test_loss_identities(pose, batch_of):
     torch.testing.assert_close(offset, expected, rtol=1e-4, atol=1e-6)
     still = target[:, :1].expand_as(target)
     assert model.weighted_loss(still, still) == 0
+
+
+def test_loss_terms_by_hand():
+    """Two frames of two joints: errors 0.5, 0, 0 and 0.1 m; the joints move by 0.1 and 0.2 m, and should rest."""
+    target = torch.tensor([[[[0.0, 0, 0], [0, 0, 1]], [[0, 0, 0], [0, 0, 1]]]])
+    error = torch.tensor([[[[0.3, 0.4, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 0.1]]]])
+    weights = torch.tensor([1.0, 4.0])
+    assert losses.weighted_mpjpe(target + error, target, weights).item() == pytest.approx((0.5 + 4 * 0.1) / 4)
+    assert losses.velocity(target + error, target).item() == pytest.approx((0.5 + 0.1) / 2)
+    moving = torch.tensor([[[[0.0, 0, 0], [0, 0, 0]], [[0.1, 0, 0], [0, 0.2, 0]]]])
+    assert losses.smoothness(moving, weights).item() == pytest.approx((1 * 0.1**2 + 4 * 0.2**2) / 6)
+
+
+def test_weighted_loss_is_the_published_sum(pose, batch_of):
+    legs, arms = {2, 3, 5, 6}, {12, 13, 15, 16}
+    middle = {10, 11, 14}  # the head's top and the shoulders
+    weight = np.array([2.5 if j in legs else 4.0 if j in arms else 1.5 if j in middle else 1.0 for j in range(17)])
+    predicted, target = batch_of(2, pose, 1).poses, batch_of(2, pose, 2).poses
+    a, b = predicted.double().numpy(), target.double().numpy()
+    distance = weight * np.sqrt(((a - b) ** 2).sum(-1))
+    motion, wanted = a[:, 1:] - a[:, :-1], b[:, 1:] - b[:, :-1]
+    smooth = weight[:, None] * motion**2
+    velocity = np.sqrt(((motion - wanted) ** 2).sum(-1))
+    expected = distance.mean() + 0.5 * smooth.mean() + 2.0 * velocity.mean()
+    model = MixSTE(Config(width=16, depth=1, heads=4, loss="weighted"), pose)
+    assert model.weighted_loss(predicted, target).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_flip_averaging_is_exactly_flip_equivariant(pose, batch_of, shaken):
