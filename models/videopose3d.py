@@ -25,8 +25,8 @@ from posegrid.models.shapes import require_rates, require_target, require_window
 class Config:
     """The published network for 243 frames, whose convolutions are five of width three.
 
-    The released training lets `norm_momentum` fall exponentially from 0.1 to 0.001 over the epochs. A model here does
-    not know the epoch, so the momentum is constant.
+    The released training lets `norm_momentum` fall exponentially from 0.1 to 0.001 over the epochs; a model does not
+    know the epoch, so the loop does it (`training.norm_momentum_end`).
     """
 
     filter_widths: tuple[int, ...] = ()

@@ -48,6 +48,7 @@ def train(
     loss_of = CompiledStep(wrapped) if compute.compile == "on" else wrapped
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = _optimizer(training, weights, fused=compute.fused == "on")
+    momentum = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm1d)}
     schedule = _Schedule(training, optimizer, steps_per_epoch(store, settings))
     average = [weight.detach().clone() for weight in weights] if training.ema else None
     best: dict[str, Any] = {"score": float("inf"), "epoch": -1, "weights": None, "loss": float("inf")}
@@ -68,6 +69,7 @@ def train(
         # ---- one pass over the training windows ---------------------------------------------------------------
         began = time.perf_counter()
         wrapped.train()
+        _set_norm_momentum(momentum, training, epoch)
         total, steps = torch.zeros((), device=workers.device), 0
         for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
             generator.manual_seed(epoch_seed(epoch_seed(training.seed, epoch), step))
@@ -109,7 +111,7 @@ def train(
                     best |= {"score": score, "epoch": epoch, "weights": evaluated}
             if training.select == "last":
                 best |= {"score": 0.0, "epoch": epoch, "weights": evaluated}
-        schedule.after_epoch()
+        schedule.after_epoch(epoch)
         save = last or (epoch + 1) % training.checkpoint_every == 0
 
         def state(epoch: int = epoch, best: dict[str, Any] = best) -> dict[str, Any]:
@@ -188,6 +190,13 @@ def _optimizer(training: TrainingSettings, weights: list[nn.Parameter], *, fused
     return kind(weights, lr=training.lr, weight_decay=training.weight_decay, amsgrad=training.amsgrad, fused=fused)
 
 
+def _set_norm_momentum(own: dict[nn.BatchNorm1d, float | None], training: TrainingSettings, epoch: int) -> None:
+    """From each norm's own momentum towards the last one, m0 (m1 / m0)^(epoch / epochs), as in VideoPose3D."""
+    for norm, first in own.items() if training.norm_momentum_end else ():
+        assert first is not None
+        norm.momentum = first * (training.norm_momentum_end / first) ** (epoch / training.epochs)
+
+
 def _weights_of(model: nn.Module, weights: list[nn.Parameter], average: list[Tensor] | None) -> dict[str, Tensor]:
     """A copy of the weights to evaluate: the average where one is kept, the buffers as they are."""
     means = {} if average is None else {id(weight): mean for weight, mean in zip(weights, average, strict=True)}
@@ -225,6 +234,8 @@ class _Schedule:
             base = self._factor * training.lr
         elif training.schedule == "cosine":
             base = training.lr * 0.5 * (1 + np.cos(np.pi * self.steps / self._total))
+        elif training.decay_steps:
+            base = training.lr * training.decay ** (self.steps / training.decay_steps)
         else:
             base = self._factor * training.lr
         warm = min(1.0, (self.steps + 1) / training.warmup) if training.warmup else 1.0
@@ -241,9 +252,11 @@ class _Schedule:
         self._plateau.step(best_loss)
         self._factor = self.lr / self._training.lr
 
-    def after_epoch(self) -> None:
-        if self._training.schedule == "exponential":
-            self._factor *= self._training.decay
+    def after_epoch(self, epoch: int) -> None:
+        training = self._training
+        if training.schedule == "exponential":
+            large = training.large_decay_every and (epoch + 1) % training.large_decay_every == 0
+            self._factor *= training.large_decay if large else training.decay
 
     def plain(self) -> dict[str, Any]:
         plateau = {key: value for key, value in self._plateau.state_dict().items() if isinstance(value, int | float)}

@@ -75,7 +75,8 @@ class TrainingSettings:
     weight_decay: float = 0.0
     """Weight decay."""
     schedule: str = "constant"
-    """"constant", "plateau" (see factor, patience, threshold), "exponential" (see decay) or "cosine" (to zero)."""
+    """"constant", "plateau" (see factor, patience, threshold), "exponential" (see decay and the three after it) or
+    "cosine" (to zero)."""
     factor: float = 0.5
     """Plateau: what the learning rate is multiplied by."""
     patience: int = 11
@@ -83,7 +84,18 @@ class TrainingSettings:
     threshold: float = 0.1
     """Plateau: relative improvement of the best validation loss that counts."""
     decay: float = 0.99
-    """Exponential: factor after every epoch."""
+    """Exponential: factor after every epoch, or over `decay_steps`."""
+    decay_steps: int = 0
+    """Exponential: optimisation steps over which the learning rate falls by `decay`, a little in each (SimpleBaseline).
+    0: after every epoch."""
+    large_decay: float = 0.0
+    """Exponential: factor after every `large_decay_every`-th epoch, in place of `decay` (StridedTransformer,
+    STCFormer). With decay = 1 these are the only steps."""
+    large_decay_every: int = 0
+    """Exponential: epochs from one `large_decay` to the next; 0: never."""
+    norm_momentum_end: float = 0.0
+    """Momentum that batch norms approach: it falls exponentially over the epochs from the model's own, so that running
+    statistics come to rest (VideoPose3D). 0: it stays."""
     warmup: int = 0
     """Steps over which the learning rate rises from zero."""
     gradient_clip: float = 0.0
@@ -111,13 +123,30 @@ class TrainingSettings:
         _within("factor", self.factor, 0, 1)
         _within("steps", self.steps, 0)
         _within("decay", self.decay, 0, 1, above=True)
-        _within("grid", self.grid, 0)
+        _within("norm_momentum_end", self.norm_momentum_end, 0, 1)
+        for name in ("grid", "decay_steps", "large_decay_every"):
+            _within(name, getattr(self, name), 0)
         for name in ("weight_decay", "warmup", "patience", "threshold", "gradient_clip"):
             _within(name, getattr(self, name), 0)
         _one_of("optimizer", self.optimizer, ("adam", "adamw"))
         _one_of("schedule", self.schedule, ("constant", "plateau", "exponential", "cosine"))
         _one_of("select", self.select, ("last", "held_out", "test"))
         _one_of("select_by", self.select_by, ("loss", "mpjpe"))
+        if bool(self.large_decay_every) != bool(self.large_decay) or not 0 <= self.large_decay <= 1:
+            raise ValueError(
+                f"large_decay = {self.large_decay} with large_decay_every = {self.large_decay_every}: allowed are a "
+                "factor above 0 and at most 1 with a number of epochs, or 0 and 0. Set both, or neither."
+            )
+        if self.decay_steps and self.large_decay_every:
+            raise ValueError(
+                f"decay_steps = {self.decay_steps} with large_decay_every = {self.large_decay_every}: the learning "
+                "rate falls with steps or with epochs. Set one of them to 0."
+            )
+        if self.schedule != "exponential" and (self.decay_steps or self.large_decay_every):
+            raise ValueError(
+                f'schedule = "{self.schedule}" does not read decay_steps = {self.decay_steps} and large_decay_every = '
+                f'{self.large_decay_every}. They need schedule = "exponential": set it, or remove them.'
+            )
         if self.flip_pairs and (self.flip or self.batch % 2):
             raise ValueError(
                 f"flip_pairs = true with flip = {str(self.flip).lower()} and batch = {self.batch}: pairs need an even "

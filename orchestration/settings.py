@@ -88,6 +88,8 @@ class Settings:
             identity["upstream"] = given or above.training_fingerprint(data_hash)
         _drop_unset(identity, "folds")
         _drop_unset(identity["data"], "leave_out")
+        for later in ("decay_steps", "large_decay", "large_decay_every", "norm_momentum_end"):
+            _drop_unset(identity["training"], later)
         return fingerprint([identity, data_hash])
 
     def evaluation_fingerprint(self, pattern: dict[str, Any], data_hash: str) -> str:
