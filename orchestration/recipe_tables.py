@@ -7,9 +7,9 @@ from math import isfinite
 from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.options import unknown
 from posegrid.datasets.windows import EDGES, TAILS
-from posegrid.models.interface import Lifter
 from posegrid.models.aggregation import AGGREGATIONS
 from posegrid.models.diffusion.chain import Chain
+from posegrid.models.interface import Lifter
 
 
 @dataclass(frozen=True, kw_only=True)
