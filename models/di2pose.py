@@ -21,6 +21,7 @@ from posegrid.models.di2pose_tokens import PoseTokeniser
 from posegrid.models.diffusion.chain import Chain
 from posegrid.models.diffusion.discrete import OccludeAndReplace, draw, proportional
 from posegrid.models.diffusion.schedules import sampling_times
+from posegrid.models.image_encoder import Encoding, VisionTransformer, require_images
 from posegrid.models.interface import Batch, Lifter, PoseShape
 from posegrid.models.shapes import require_divisible, require_target, require_windows
 
@@ -32,11 +33,22 @@ _LOGITS = 2**26
 class Config:
     """The published network on keypoints, which is not the published condition."""
 
-    conditioning: Literal["keypoints"] = "keypoints"
-    """What the network reads beside the tokens. "keypoints" (a token per joint: coordinates and whether it is visible)
-    is no published setting."""
+    conditioning: Literal["keypoints", "image"] = "keypoints"
+    """What the network reads beside the tokens. "keypoints": a token per joint, of its coordinates and whether it is
+    visible; no published setting. "image": a token per patch of the person's crop, from an encoder that is trained
+    along, where the published one is a frozen ViTPose."""
     condition_width: int = 768
     """Width E of the condition's tokens; 768 are those of ViTPose-B."""
+    encoder_depth: int = 12
+    """With images: number of blocks of the encoder."""
+    encoder_heads: int = 12
+    """With images: attention heads of the encoder."""
+    patch: int = 16
+    """With images: side of a patch in pixels."""
+    image_height: int = 256
+    """With images: height of a crop in pixels."""
+    image_width: int = 192
+    """With images: width of a crop in pixels."""
     layers: int = 21
     """Blocks of the transformer."""
     heads: int = 16
@@ -57,7 +69,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("conditioning", self.conditioning, ("keypoints",)),
+            ("conditioning", self.conditioning, ("keypoints", "image")),
             ("last", self.last, ("argmax", "draw")),
         ):
             if value not in known:
@@ -69,11 +81,30 @@ class Config:
         if self.auxiliary < 0:
             raise ValueError(f"di2pose: auxiliary is {self.auxiliary}; it must be at least 0. Raise it.")
         proportional(self.steps, self.occluded)  # refuses what is no schedule
+        if self.conditioning == "image":
+            encoding(self)  # refuses what is no encoder
+
+
+def encoding(config: Config) -> Encoding:
+    """Size of the image encoder."""
+    return Encoding(
+        height=config.image_height,
+        width_px=config.image_width,
+        patch=config.patch,
+        width=config.condition_width,
+        depth=config.encoder_depth,
+        heads=config.encoder_heads,
+    )
 
 
 def needs_conditioner(config: Config) -> bool:
     """It reads and writes the tokens of a trained tokeniser."""
     return True
+
+
+def crop_size(config: Config) -> tuple[int, int] | None:
+    """Height and width of the crops that it is conditioned on; None without."""
+    return (config.image_height, config.image_width) if config.conditioning == "image" else None
 
 
 class KeypointCondition(nn.Module):
@@ -90,17 +121,35 @@ class KeypointCondition(nn.Module):
         return (self.embed(torch.cat([batch.keypoints, seen], dim=-1)) + self.joint).flatten(0, 1)
 
 
+class ImageCondition(nn.Module):
+    """Crops as M tokens, one per patch."""
+
+    def __init__(self, size: Encoding, pose: PoseShape):
+        super().__init__()
+        self.pose = pose
+        self.encoder = VisionTransformer(size)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """(P, M, E)."""
+        return self.encoder(require_images(batch, self.pose, self.encoder.size, "di2pose"))
+
+
 class Di2Pose(Lifter):
     """Diffusion model over tokens; lifting draws one reverse chain per hypothesis and frame."""
+
+    chain = Chain(sampler="ddpm")
 
     def __init__(self, config: Config, pose: PoseShape, conditioner: PoseTokeniser):
         super().__init__()
         self.config = config
         self.pose = pose
-        self.chain = Chain(sampler="ddpm")
         self.conditioner = conditioner.requires_grad_(False).eval()
         self.process = OccludeAndReplace(proportional(config.steps, config.occluded), conditioner.categories)
-        self.condition = KeypointCondition(pose.joints, config.condition_width)
+        self.condition: nn.Module = (
+            KeypointCondition(pose.joints, config.condition_width)
+            if config.conditioning == "keypoints"
+            else ImageCondition(encoding(config), pose)
+        )
         self.transformer = TokenTransformer(
             conditioner.tokens,
             conditioner.categories,

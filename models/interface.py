@@ -40,6 +40,8 @@ class Batch:
     """(B, L, J) bool, False where occluded. Kept beside the input; the published models do not read it."""
     poses: Tensor | None = None
     """(B, L, J, 3) target, metres, root-relative; None when only lifting."""
+    images: Tensor | None = None
+    """(B, L, height, width, 3) uint8 RGB person crops; None unless the model reads pictures."""
     rank: int = 0
     """This worker holds rows rank, rank + world, rank + 2 world, ... of the global batch."""
     world: int = 1
@@ -60,6 +62,7 @@ class Batch:
             keypoints=self.keypoints[mask_B],
             visible=self.visible[mask_B],
             poses=None if self.poses is None else self.poses[mask_B],
+            images=None if self.images is None else self.images[mask_B],
             rows=rows[mask_B],
             total=total,
             subject=None if self.subject is None else self.subject[mask_B],

@@ -44,6 +44,12 @@ def needs_conditioner(name: str, config: Any) -> bool:
     return bool(decide(config)) if decide else False
 
 
+def crop_size(name: str, config: Any) -> tuple[int, int] | None:
+    """Height and width in pixels of the person crops (`Batch.images`) that a model reads; None if it reads none."""
+    decide = getattr(_module(name), "crop_size", None)
+    return decide(config) if decide else None
+
+
 def reads_errors(name: str, config: Any) -> bool:
     """True if a model with this configuration is a `Refiner`, which must know its lifter's errors before it trains."""
     decide = getattr(_module(name), "reads_errors", None)

@@ -21,7 +21,7 @@ CONDITIONERS: dict[str, dict[str, Any]] = {
 }
 SMALL_UPLIFT = {"width": 24, "spatial_width": 8, "spatial_depth": 1, "temporal_depth": 2, "heads": 2, "drop_path": 0.0}
 SMALL_REFINER = {"width": 32, "depth": 1, "heads": 2, "dropout": 0.0}
-SMALL_TOKENS = {"tokens": 16, "levels": (5, 5, 5), "encoder_width": 32, "encoder_blocks": 2, "decoder_width": 32}
+SMALL_TOKENS = {"tokens": 16, "levels": (5, 5, 5), "encoder_width": 32, "encoder_blocks": 1, "decoder_width": 32}
 SMALL_DIFFHPE = {"channels": 32, "blocks": 2, "step_embedding": 16, "steps": 20, "dropout": 0.0}
 
 
@@ -50,6 +50,8 @@ class Case:
     """Model that it is conditioned on."""
     quantised: bool = False
     """Its poses can be no others than its conditioner, a tokeniser, can say."""
+    images: bool = False
+    """Reads crops; they are of 32 x 24 pixels here."""
     diffusion: bool = False
     """Lifts by sampling."""
     noise_loss: bool = True
@@ -160,7 +162,7 @@ CASES = {
         frames=9,
     ),
     # Codes are steps apart: the nearest pose that tokens can say is some millimetres away.
-    "di2pose-tokens": Case("di2pose_tokens", SMALL_TOKENS, overfit_mm=15.0, overfit_steps=300),
+    "di2pose-tokens": Case("di2pose_tokens", SMALL_TOKENS, overfit_mm=20.0, overfit_steps=300),
     "di2pose-tokens-pct": Case(
         "di2pose_tokens",
         {**SMALL_TOKENS, "mixing": "tokens", "token_hidden": 16, "quantiser": "codebook", "codes": 16, "code_width": 8},
@@ -176,6 +178,28 @@ CASES = {
         quantised=True,
         diffusion=True,
         noise_loss=False,
+    ),
+    "di2pose-image": Case(
+        "di2pose",
+        {
+            "conditioning": "image",
+            **{"condition_width": 16, "encoder_depth": 1, "encoder_heads": 2, "patch": 8},
+            **{"image_height": 32, "image_width": 24, "layers": 1, "heads": 2, "width": 32, "steps": 6},
+        },
+        overfit_mm=10.0,
+        overfit_steps=300,
+        conditioned=True,
+        conditioner="di2pose_tokens",
+        quantised=True,
+        images=True,
+        diffusion=True,
+        noise_loss=False,
+    ),
+    "image-regressor": Case(
+        "image_regressor",
+        {"height": 32, "width_px": 24, "patch": 8, "width": 32, "depth": 1, "heads": 2},
+        overfit_steps=400,
+        images=True,
     ),
 }
 
@@ -221,7 +245,8 @@ def pose(request, shape_of) -> PoseShape:
 @pytest.fixture
 def batch_of(request):
     """Function (windows, pose, seed) -> one body turning at various angles, seen by a camera four metres away."""
-    every = request.getfixturevalue("case").seen_every if "case" in request.fixturenames else 1
+    case = request.getfixturevalue("case") if "case" in request.fixturenames else Case("")
+    every = case.seen_every
 
     def make(windows: int, pose: PoseShape, seed: int = 0) -> Batch:
         body = torch.randn(pose.joints, 3, generator=torch.Generator().manual_seed(0)) * 0.3
@@ -233,9 +258,19 @@ def batch_of(request):
         poses = body @ turn
         keypoints = 2.0 * poses[..., :2] / (poses[..., 2:] + 4)
         visible = (torch.arange(pose.frames) % every == every // 2)[:, None].expand(windows, -1, pose.joints)
-        return Batch(keypoints=keypoints * visible[..., None], visible=visible, poses=poses)
+        images = spots(keypoints) if case.images else None
+        return Batch(keypoints=keypoints * visible[..., None], visible=visible, poses=poses, images=images)
 
     return make
+
+
+def spots(keypoints: torch.Tensor, height: int = 32, width: int = 24) -> torch.Tensor:
+    """Crops (B, L, height, width, 3) uint8 with a soft spot at every joint, whose number gives its colour."""
+    rows, columns = torch.linspace(-0.6, 0.6, height), torch.linspace(-0.6, 0.6, width)
+    grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], dim=-1)
+    near = torch.exp(-(grid[:, :, None] - keypoints[:, :, None, None]).square().sum(-1) / 0.005)
+    colours = torch.rand(keypoints.shape[2], 3, generator=torch.Generator().manual_seed(0))
+    return (near @ colours * 255).clamp(0, 255).to(torch.uint8)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from dataclasses import fields, is_dataclass, replace
 import pytest
 import torch
 
+from posegrid.models.export import exported
 from posegrid.models.interface import PoseShape
 from posegrid.models.registry import build_model, config_class, model_names, needs_conditioner
 
@@ -14,6 +15,10 @@ SUPERVISES_ALL_FRAMES = {"strided_transformer", "uplift_upsample"}
 
 def _seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def _rows(values: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
+    return None if values is None else values[rows]
 
 
 def test_the_battery_covers_every_model(cases):
@@ -69,6 +74,7 @@ def test_overfits_eight_windows(case, shape_of, batch_of):
         keypoints=eight.keypoints.repeat(*copies, 1),
         visible=eight.visible.repeat(copies),
         poses=eight.poses.repeat(*copies, 1),
+        images=None if eight.images is None else eight.images.repeat(*copies, 1, 1),
     )
     by_noise = case.diffusion and case.noise_loss
     steps, rate = case.overfit_steps, 2e-2 if by_noise else 1e-2
@@ -131,7 +137,7 @@ def test_two_workers_lift_the_rows_of_one(case, pose, batch_of, shaken):
     expected = model.lift(whole, _seeded(), 2)
     for rank in range(2):
         rows = slice(rank, None, 2)
-        mine = {name: getattr(whole, name)[rows] for name in ("keypoints", "visible", "poses")}
+        mine = {name: _rows(getattr(whole, name), rows) for name in ("keypoints", "visible", "poses", "images")}
         half = replace(whole, **mine, rank=rank, world=2, total=5)
         torch.testing.assert_close(model.lift(half, _seeded(), 2), expected[rows], rtol=1e-4, atol=1e-5)
 
@@ -176,3 +182,19 @@ def test_the_loss_compares_the_frames_that_are_lifted(case, pose, batch_of, shak
             compared.append(frame)
     all_frames = model.output_frame is None or case.name in SUPERVISES_ALL_FRAMES
     assert compared == (list(range(pose.frames)) if all_frames else [model.output_frame])
+
+
+def test_exported_program_lifts_the_same(case, pose, batch_of, shaken):
+    """Any number of windows, also one; visibility is an input if and only if the model reads it."""
+    model = shaken(case.build(pose)).eval()
+    if case.diffusion or case.images or case.name == "di2pose_tokens":
+        with pytest.raises(ValueError, match=r"draws poses by a chain of random steps|lifts no keypoints"):
+            exported(model, pose)
+        return
+    program = exported(model, pose)
+    names = program.graph_signature.user_inputs
+    assert names == (("keypoints", "visible") if case.seen_every > 1 else ("keypoints",))
+    for windows in (1, 4):
+        batch = batch_of(windows, pose, seed=2)
+        found = program.module()(**{name: getattr(batch, name) for name in names})
+        torch.testing.assert_close(found, model.lift(batch, _seeded())[:, 0], rtol=1e-4, atol=1e-5)

@@ -13,7 +13,7 @@ def test_names_are_the_files_with_build():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match=r"'mixst' is unknown; did you mean 'mixste'\? Known: .*diffhpe, mixste, mlp"):
+    with pytest.raises(ValueError, match=r"'mixst' is unknown; did you mean 'mixste'\? Known: .*diffhpe, .*mlp"):
         config_class("mixst")
     with pytest.raises(ValueError, match=r"'xyz' is unknown\. Known: "):
         config_class("xyz")
