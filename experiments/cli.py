@@ -155,6 +155,14 @@ def evaluate(
     split: Annotated[str, typer.Option("--split", help="train, held_out or test.")] = "test",
     hypotheses: Annotated[int | None, typer.Option("--hypotheses", help="Poses sampled for each window.")] = None,
     log: Annotated[bool, typer.Option("--log", help="Log the scores in the run too, as its own stage does.")] = False,
+    patch: Annotated[
+        list[int] | None,
+        typer.Option("--patch", help="Instead: the worst of sliding patches of this many pixels (repeatable): 40, 80."),
+    ] = None,
+    patch_every: Annotated[int, typer.Option("--patch-every", help="With --patch: frames between pictures.")] = 1,
+    textures: Annotated[
+        Path | None, typer.Option("--textures", help="With --patch: folder of texture images; default: made ones.")
+    ] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
 ) -> None:
@@ -162,6 +170,11 @@ def evaluate(
     from posegrid.experiments.scoring import score
 
     results = _tracking(home, tracking)
+    if patch:
+        from posegrid.experiments.patch_scoring import score_patched
+
+        score_patched(run, data, patch, split, patch_every, textures, lambda: Tracking.existing(results), say)
+        return
     patterns = occlusion or ["none"]
     score(run, data, patterns, split, hypotheses, lambda: Tracking.existing(results), say, log=log)
 

@@ -10,6 +10,7 @@ from posegrid.datasets.centred_windows import grid_windows
 from posegrid.datasets.metrics.coherence import measured_bones
 from posegrid.datasets.occlusions import registry as occlusions
 from posegrid.datasets.occlusions.draws import WindowDraws
+from posegrid.datasets.occlusions.hiding import zero_hidden
 from posegrid.datasets.random_cameras import RandomCameras
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.datasets.store import Store
@@ -24,6 +25,7 @@ from posegrid.datasets.windows import (
     training_windows,
 )
 from posegrid.models.interface import Batch, PoseShape
+from posegrid.orchestration.pictures import Pictures, pictures_of
 from posegrid.orchestration.recipe_tables import DataSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -116,12 +118,13 @@ def make_batch(
     mirrored: np.ndarray | None = None,
     rows: np.ndarray | None = None,
     filmed: tuple[np.ndarray, np.ndarray] | None = None,
+    pictures: Pictures | None = None,
 ) -> Batch:
     """Gather windows; hidden keypoints become (0, 0), the image centre, as in DiffHPE's released code.
 
     mirrored: (N,) bool, windows that become their mirror image (before keypoints are hidden). rows: (N,) rows of the
     global batch, where they are not every world-th one. filmed: what other cameras see of the windows, instead of what
-    the stored ones saw.
+    the stored ones saw. pictures: where the model's pictures come from, if it reads any.
     """
     keypoints, poses = gather(store, windows) if filmed is None else filmed
     if filmed is None and mirrored is not None and mirrored.any():
@@ -129,7 +132,7 @@ def make_batch(
         for array in (keypoints, poses):
             array[mirrored] = array[mirrored][:, :, order]
             array[mirrored, :, :, 0] *= -1
-    keypoints *= visible[..., None]
+    zero_hidden(keypoints, visible)
     return Batch(
         keypoints=torch.from_numpy(keypoints).to(workers.device, non_blocking=True),
         visible=torch.from_numpy(visible).to(workers.device, non_blocking=True),
@@ -138,6 +141,7 @@ def make_batch(
         world=workers.world,
         total=total,
         rows=None if rows is None else torch.from_numpy(rows).to(workers.device),
+        images=None if pictures is None else pictures.of(windows, mirrored).to(workers.device, non_blocking=True),
         subject=torch.from_numpy(store.subject_of[windows.sequence]).to(workers.device),
     )
 
@@ -158,6 +162,7 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
     order = order[: settings.training.steps * size or None]
     mask_seed, camera_seed = epoch_seed(seed + 1, epoch), epoch_seed(seed + 2, epoch)
     cameras = RandomCameras(store, training_splits(settings)) if settings.data.cameras == "random" else None
+    pictures = pictures_of(store, settings)
     for first in range(0, len(order) - size + 1, size):
         items = order[first : first + size][workers.share(size)]
         mine, mirrored = windows[items % count], items >= count
@@ -168,7 +173,7 @@ def training_batches(store: Store, settings: Settings, masks: Masks, epoch: int,
         if cameras is not None:
             own = mirrored & (not pairs)  # and a camera of its own
             filmed = cameras.film(mine, cameras.drawn(mine, camera_seed, own), mirrored)
-        yield make_batch(store, mine, visible, workers, size, mirrored=mirrored, filmed=filmed)
+        yield make_batch(store, mine, visible, workers, size, mirrored=mirrored, filmed=filmed, pictures=pictures)
 
 
 def scoring_batches(
@@ -187,13 +192,14 @@ def scoring_batches(
     `batch` is in windows over all workers; `every` keeps every n-th window.
     """
     windows = scoring_windows(store, settings, split)[::every]
+    pictures = pictures_of(store, settings)
     size = max(batch, workers.world)
     for first in range(0, len(windows), size):
         whole = windows[first : first + size]
         mine = whole[workers.share(len(whole))]
         if len(mine):
             visible = masks.visible(mine, mask_seed)
-            yield mine, make_batch(store, mine, visible, workers, len(whole))
+            yield mine, make_batch(store, mine, visible, workers, len(whole), pictures=pictures)
 
 
 def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]) -> None:
@@ -212,6 +218,9 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
         )
     if settings.data.cameras == "random":
         RandomCameras(store, training_splits(settings)).check(windows)
+    pictures = pictures_of(store, settings)
+    if pictures is not None:
+        pictures.reader.check()
     Masks(store, settings.occlusion).visible(windows[:1], 0)
     scored = {"test"} if patterns else set()
     for split in scored | ({training.select} - {"last"}):

@@ -19,6 +19,7 @@ from posegrid.models.flip import lift_flip_averaged
 from posegrid.models.interface import Batch, Lifter
 from posegrid.orchestration.batches import Masks, cut_of, make_batch, pose_shape, scoring_batches
 from posegrid.orchestration.hypotheses import aggregated
+from posegrid.orchestration.pictures import pictures_of
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -143,6 +144,7 @@ def _around_every_frame(
     at = (data.frames - 1) // 2 if model.output_frame is None else model.output_frame
     size = max(chosen.batch // data.frames, workers.world)
     generator = torch.Generator(device=workers.device)
+    pictures = pictures_of(store, settings)
     for step, first in enumerate(range(0, len(windows), size)):
         whole = windows[first : first + size]
         share = workers.share(len(whole))
@@ -160,7 +162,7 @@ def _around_every_frame(
             **cut_of(data),
         )
         visible = masks.visible(inputs, chosen.seed)
-        batch = make_batch(store, inputs, visible, workers, len(frames.frame), rows=rows)
+        batch = make_batch(store, inputs, visible, workers, len(frames.frame), rows=rows, pictures=pictures)
         generator.manual_seed(epoch_seed(chosen.seed, step))
         lifted = _hypotheses(model, batch, generator, settings, store)
         lifted = lifted[:, :, 0 if model.output_frame is not None else at]

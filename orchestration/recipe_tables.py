@@ -35,6 +35,9 @@ class DataSettings:
     """Who films training windows: "stored" cameras, or "random": each window is filmed anew by a camera of Human3.6M
     that is drawn for it, without noise (as Uplift and Upsample's pre-training). Tests have the stored ones."""
 
+    images: str = ""
+    """Folder of image files, for models that read pictures; sequences of which the store names no files are drawn. Not
+    part of what identifies a run."""
     leave_out: tuple[str, ...] = ()
     """Training subjects whose recordings neither train nor select. A refiner's lifters leave out one each."""
 

@@ -79,6 +79,7 @@ class Settings:
         if self.initial is not None:
             assert self.initial.digest, "the plan fills it in"
             identity["initial"] = self.initial.digest
+        identity["data"].pop("images")  # where files lie
         if identity["data"]["cameras"] == "stored":  # runs made before there was a choice keep their fingerprints
             identity["data"].pop("cameras")
         if not identity["training"]["steps"]:
@@ -97,6 +98,7 @@ class Settings:
         data = asdict(self.data)
         data.pop("leave_out")  # of training subjects
         data.pop("cameras")  # of training windows
+        data.pop("images")  # where files lie
         scoring = asdict(self.evaluation)
         for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None)):
             if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
