@@ -145,7 +145,7 @@ def speed(
 
     Logged in each run and in the study "analysis".
     """
-    from posegrid.datasets.metrics.speed import SpeedBins
+    from posegrid.datasets.metrics.speed import SpeedBins, SpeedSums
     from posegrid.experiments.catalogue import pattern
     from posegrid.experiments.reports.motion_figures import speed_csv, speed_figure
     from posegrid.orchestration.frame_errors import of_every_frame
@@ -157,7 +157,7 @@ def speed(
     cut, where = SpeedBins(width=width, count=bins), _device(device)
     opened = _opener(home, tracking)
     networks = [network_and_store(run, data, opened) for run in runs]
-    curves = {}
+    curves: dict[str, SpeedSums] = {}
     for network, store in networks:
         for resolved in asked or [network.settings.occlusion]:
             protocol = scoring_protocol(of_every_frame(network.settings))

@@ -160,7 +160,10 @@ def device_name(device: torch.device) -> str:
     """What people call a device: its product name, or "CPU, 2 threads"."""
     module = torch.get_device_module(device)
     name = getattr(module, "get_device_name", None)
-    return f"CPU, {torch.get_num_threads()} threads" if name is None else str(name(device))
+    if name is not None:
+        return str(name(device))
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def _drawn_masks(settings: Settings, skeleton: Skeleton, pattern: dict) -> np.ndarray:

@@ -18,6 +18,8 @@ from posegrid.orchestration.tracking import Tracking, Trial
 TAG = "posegrid.complexity."
 QUICK = SpeedSettings(batch=32, warm_up=1, repetitions=5, most_s=5.0)
 """Enough for a table; `posegrid complexity` takes more time."""
+MOST_FLOPS = 3e12
+"""Operations of one window, roughly, beyond which a report does not measure: on a CPU it would take minutes."""
 
 
 def log_complexity(tracking: Tracking, run_id: str, label: str, found: Complexity, settings: Settings) -> None:
@@ -47,7 +49,8 @@ def costs_of_members(
 ) -> dict[tuple[str, str], Complexity]:
     """(member label, test pattern label) -> cost, on the first trained run of each member.
 
-    What is not logged yet is measured here, in a few seconds for each network. Nothing for studies of older versions.
+    What is not logged yet is measured here, in a few seconds for each network; `posegrid complexity` must do it for
+    networks that take longer. Nothing for studies of older versions.
     """
     found: dict[tuple[str, str], Complexity] = {}
     for label, trials in results.trials.items():
@@ -59,10 +62,22 @@ def costs_of_members(
         evaluation = from_values(EvaluationSettings, scoring["evaluation"], where)
         data = from_values(DataSettings, scoring["data"], where)
         for column, pattern in results.tests.items():
-            found[label, column] = own.cost(column, pattern, evaluation, data)
-        if own.measured:
-            say(f"{label}: measured what a pose costs ({own.measured})")
+            cost = own.cost(column, pattern, evaluation, data)
+            if cost is not None:
+                found[label, column] = cost
+        if own.note:
+            say(f"{label}: {own.note}")
     return found
+
+
+def rough_flops(model: Lifter, settings: Settings, joints: int) -> float:
+    """About how many operations it takes to lift a window: 2 for each weight and token, in every evaluation."""
+    evaluations = 1
+    if model.chain is not None:
+        steps = settings.evaluation.steps or model.chain.steps or settings.model.get("steps", 1)
+        evaluations = settings.evaluation.hypotheses * steps
+    weights = sum(weight.numel() for weight in model.parameters())
+    return 2.0 * weights * settings.data.frames * joints * evaluations
 
 
 class _Measured:
@@ -74,7 +89,7 @@ class _Measured:
         self._skeleton = skeleton
         self._fetched: tuple[Lifter, Settings] | None = None
         self._known: Complexity | None = None
-        self.measured = ""
+        self.note = ""
 
     def _model(self) -> tuple[Lifter, Settings]:
         if self._fetched is None:
@@ -83,13 +98,20 @@ class _Measured:
             self._fetched = model, settings
         return self._fetched
 
-    def cost(self, column: str, pattern: dict, evaluation: EvaluationSettings, data: DataSettings) -> Complexity:
+    def cost(self, column: str, pattern: dict, evaluation: EvaluationSettings, data: DataSettings) -> Complexity | None:
         cost = _logged(self._trial, column, evaluation, data)
         if cost is None:
             model, settings = self._model()
             settings = replace(settings, evaluation=evaluation, data=data)
-            cost = measure(model, settings, self._skeleton, pattern, how=QUICK, known=self._known)
+            if rough_flops(model, settings, len(self._skeleton)) > MOST_FLOPS:
+                self.note = f"costs are not measured here, it would take long: posegrid complexity {self._trial.run_id}"
+                return None
+            try:
+                cost = measure(model, settings, self._skeleton, pattern, how=QUICK, known=self._known)
+            except ValueError as error:  # it reads more than keypoints: the report is worth having without its costs
+                self.note = f"costs are not measured: {error}"
+                return None
             log_complexity(self._tracking, self._trial.run_id, column, cost, settings)
-            self.measured = f"{cost.device}, batches of {cost.batch} windows"
+            self.note = f"measured what a pose costs ({cost.device}, batches of {cost.batch} windows)"
         self._known = cost
         return cost

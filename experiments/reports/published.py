@@ -1,6 +1,6 @@
 """Numbers that papers print, for the grids that name them: always marked, never averaged or mixed with ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ def by_itself(name: str) -> str:
 
 
 def beside_ours(
-    name: str, patterns: list[str], ours: dict[str, Callable[[str], float]], source: str, protocols: list[str]
+    name: str, patterns: list[str], ours: Mapping[str, Callable[[str], float]], source: str, protocols: list[str]
 ) -> str:
     """Ours beside a published table whose rows are patterns that models are trained and tested with.
 

@@ -2,6 +2,10 @@
 
 import csv
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +13,15 @@ import pytest
 
 from posegrid.datasets.skeletons import H36M_17
 from posegrid.experiments import catalogue
-from posegrid.experiments.reports import grid_report
+from posegrid.experiments.reports import costs, grid_report
+from posegrid.experiments.reports.costs import costs_of_members, rough_flops
 from posegrid.experiments.reports.matrices import MODEL_METRICS, NOT_RECORDED, Matrix, StudyResults
 from posegrid.experiments.reports.model_table import model_csv, model_rows, model_table
 from posegrid.experiments.reports.published import published_table
+from posegrid.orchestration import checkpoint
+from posegrid.orchestration.batches import shape_of
 from posegrid.orchestration.complexity import Complexity
+from posegrid.orchestration.settings import Settings, occlusion_values
 from posegrid.orchestration.tracking import Trial
 
 COST = Complexity(
@@ -71,8 +79,8 @@ def tables(text: str) -> list[list[list[str]]]:
 
 def test_unlike_protocols_never_share_a_table() -> None:
     study = results(("none",), ("none",), {"a": "whole windows", "b": "centre frame", "c": "whole windows"})
-    costs = {(label, "none"): COST for label in "abc"}
-    text = model_table(study, model_rows(study, costs))
+    measured = {(label, "none"): COST for label in "abc"}
+    text = model_table(study, model_rows(study, measured))
     found = tables(text)
     assert [[row[0] for row in table[2:]] for table in found] == [["a", "c"], ["b"]]
     assert "Tested on none; whole windows:" in text
@@ -177,3 +185,79 @@ def test_an_unknown_published_table_is_refused(tmp_path) -> None:  # type: ignor
 def test_a_study_of_an_older_version_says_so() -> None:
     study = results(("none",), ("none",), {"a": "x", "b": "y"}, scoring={})
     assert f"Tested on none; {NOT_RECORDED}:" in model_table(study, model_rows(study, {}))
+
+
+class OneRun:
+    """A tracking store of one run, which holds one model and keeps what is logged."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        pose = shape_of(H36M_17, settings.data)
+        model = checkpoint.build(settings, pose)
+        content = checkpoint.model_file(settings, pose, model.state_dict(), {"skeleton": "h36m_17"})
+        checkpoint.write(folder / "model.pt", content)
+        self.file = folder / "model.pt"
+        self.tags: dict[str, str] = {"posegrid.trained": "true"}
+        self.metrics: dict[str, float] = {}
+
+    @contextmanager
+    def fetched(self, run_id: str, name: str) -> Iterator[Path]:
+        yield self.file
+
+    def log_metrics(self, run_id: str, values: dict[str, float]) -> None:
+        self.metrics |= values
+
+    def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
+        self.tags |= tags
+
+    def study(self, settings: Settings, **changes: Any) -> StudyResults:
+        trial = Trial(run_id="r", key="k", status="FINISHED", tags=dict(self.tags), metrics={}, params={})
+        plain = settings.plain()
+        tests = {name: occlusion_values(name, "test") for name in ("none", "leg_run")}
+        values: dict[str, Any] = {
+            "scoring": {"a": {"protocol": "x", "window": "9", **{key: plain[key] for key in ("evaluation", "data")}}},
+            "trials": {"a": {"none": trial}},
+            "tests": tests,
+        }
+        return results(("none",), ("none", "leg_run"), {"a": "x"}, **values | changes)
+
+
+def test_costs_are_measured_once_and_again_when_scoring_changes(lifter_settings: Settings, tmp_path: Path) -> None:
+    tracking, said = OneRun(lifter_settings, tmp_path), []
+    first = costs_of_members(tracking, tracking.study(lifter_settings), said.append)  # type: ignore[arg-type]
+    assert set(first) == {("a", "none"), ("a", "leg_run")}
+    assert first["a", "none"] == first["a", "leg_run"]  # the mask does not change what it costs
+    assert tracking.metrics["complexity leg_run/flops per pose"] == first["a", "none"].flops_per_pose
+    assert len(said) == 1
+    again = costs_of_members(tracking, tracking.study(lifter_settings), said.append)  # type: ignore[arg-type]
+    assert again == first
+    assert len(said) == 1
+    centre = replace(lifter_settings, evaluation=replace(lifter_settings.evaluation, score="centre"))
+    other = costs_of_members(tracking, tracking.study(centre), said.append)  # type: ignore[arg-type]
+    assert other["a", "none"].flops_per_pose == pytest.approx(9 * first["a", "none"].flops_per_pose)
+    assert len(said) == 2
+
+
+def test_costs_that_would_take_long_are_left_to_the_command(
+    lifter_settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking, said = OneRun(lifter_settings, tmp_path), []
+    monkeypatch.setattr(costs, "MOST_FLOPS", 1e3)
+    assert costs_of_members(tracking, tracking.study(lifter_settings), said.append) == {}  # type: ignore[arg-type]
+    assert said == ["a: costs are not measured here, it would take long: posegrid complexity r"]
+
+
+def test_a_pattern_that_does_not_fit_leaves_a_gap(lifter_settings: Settings, tmp_path: Path) -> None:
+    tracking, said = OneRun(lifter_settings, tmp_path), []
+    sparse = occlusion_values({"pattern": "sparse_frames", "strides": [40]}, "test")
+    study = tracking.study(lifter_settings, tests={"none": sparse})
+    assert costs_of_members(tracking, study, said.append) == {}  # type: ignore[arg-type]
+    assert said[0].startswith('a: costs are not measured: occlusion "sparse_frames": strides has 40')
+
+
+def test_long_chains_are_recognised() -> None:
+    def rough(recipe: str) -> float:
+        settings = catalogue.recipe(recipe)
+        model = checkpoint.build(settings, shape_of(H36M_17, settings.data))
+        return rough_flops(model, settings, 17)
+
+    assert rough("mixste_27") < rough("diffhpe_2d") < costs.MOST_FLOPS < rough("d3dp_27")
