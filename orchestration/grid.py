@@ -155,7 +155,8 @@ def _add(
     sources: _Sources,
     store: Store,
 ) -> str:
-    upstream, folds = None, ()
+    upstream: str | None = None
+    folds: tuple[str, ...] = ()
     if settings.conditioner is not None:
         upstream, lifter = _add_conditioner(stages, settings, sources, store)
         subjects = _fold_subjects(settings, lifter, store)

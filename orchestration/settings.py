@@ -145,7 +145,7 @@ def _model_values(name: str, values: dict[str, Any], where: str) -> dict[str, An
 
 def _check_conditioner(model: dict[str, Any], conditioner: ConditionerSettings | None, where: str) -> None:
     values = {key: value for key, value in model.items() if key != "name"}
-    config = from_values(config_class(model["name"]), values, where)
+    config: Any = from_values(config_class(model["name"]), values, where)
     needed = needs_conditioner(model["name"], config)
     if needed and conditioner is None:
         raise ValueError(
