@@ -2,6 +2,7 @@
 
 import csv
 import io
+from textwrap import wrap
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -16,17 +17,20 @@ MARKS = "os^Dv*"
 
 def speed_figure(curves: dict[str, SpeedSums], title: str) -> Figure:
     """Error of each curve by speed, and below how many frames are slower. All curves have the same bins."""
-    figure = Figure(figsize=(7.5, 6.0), layout="constrained")
+    # names of runs and patterns are long: below the axes, wrapped, each line with room of its own
+    names = {label: "\n".join(wrap(label, 100)) for label in curves}
+    lines = sum(name.count("\n") + 1 for name in names.values())
+    figure = Figure(figsize=(7.5, 6.2 + 0.2 * lines), layout="constrained")
     errors, shares = figure.subplots(2, 1, sharex=True, height_ratios=(2, 1))
     bins = next(iter(curves.values())).bins
     middle = bins.edges + bins.width / 2
     for number, (label, sums) in enumerate(curves.items()):
         colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
-        errors.plot(middle, sums.mpjpe_mm(), label=label, color=colour, marker=mark, markersize=4)
+        errors.plot(middle, sums.mpjpe_mm(), label=names[label], color=colour, marker=mark, markersize=4)
         reach = np.append(bins.edges, bins.edges[-1] + bins.width)
         shares.plot(reach, np.append(0, sums.cdf()), color=colour)
     errors.set_ylabel("MPJPE (mm)")
-    errors.legend(fontsize=8)
+    figure.legend(loc="outside lower center", fontsize=8)
     errors.set_title(title, fontsize=10)
     shares.set_ylabel("share of slower frames")
     shares.set_ylim(0, 1.02)
