@@ -28,11 +28,11 @@ else
 endif
 
 test: setup ## all tests, with those that start Ray on this machine
-	$(BIN)/python -m pytest -m "not ray" --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not ray" --numprocesses 3 --dist loadscope
 	$(BIN)/python -m pytest -m ray
 
 test-unit: setup ## tests that need no Ray
-	$(BIN)/python -m pytest -m "not ray" --numprocesses 2 --dist loadscope
+	$(BIN)/python -m pytest -m "not ray" --numprocesses 3 --dist loadscope
 
 check: setup ## lint, format, types, architecture
 	$(BIN)/ruff check .

@@ -75,6 +75,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def one_cell(folder: Path) -> Path:
+    """The grid with one pattern, for what does not depend on their number."""
+    grid = folder / "grid.toml"
+    grid.write_text(grid.read_text().replace('"none", "leg_run"', '"leg_run"'))
+    return grid
+
+
 def fails(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """Run a command that must end with status 2; returns what it says on standard error."""
     with pytest.raises(SystemExit) as stopped:
@@ -215,7 +222,7 @@ def test_batch_that_workers_cannot_share(folder: Path, capsys: pytest.CaptureFix
 
 
 def test_refused_command_leaves_the_finished_study_as_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch")
+    command = ("grid", one_cell(folder), "--data", folder / "store", "--home", folder / "runs", "--launch")
     works(*command, "local")
     before = content(folder / "runs" / "artifacts")
     for wrong in (("--workers", 8, "--cpus-per-worker", 50), ("--address", "127.0.0.1:9")):
@@ -230,18 +237,18 @@ def test_refused_command_leaves_the_finished_study_as_it_was(folder: Path, capsy
 def test_other_scoring_of_the_same_model_does_not_leak_into_a_report(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
+    command = ("grid", one_cell(folder), "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
     works(*command)
     works(*command, "--set", "evaluation.every=2")
     assert "no scored cell" in fails(capsys, "report", "grid-toy", "--home", folder / "runs")
     works(*command)
-    assert "4 to run" in capsys.readouterr().out
+    assert "2 to run" in capsys.readouterr().out
 
 
 def test_overrides_reach_a_conditioner_that_is_a_member(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
+    command = ("grid", one_cell(folder), "--data", folder / "store", "--home", folder / "runs", "--launch", "local")
     works(*command, "--set", "training.epochs=1", "--set", "wrapper:model.channels=4")
-    assert "4 stages, 0 done" in capsys.readouterr().out
+    assert "2 stages, 0 done" in capsys.readouterr().out
     assert "the grid decides both" in fails(capsys, *command, "--set", "training.seed=3")
 
 

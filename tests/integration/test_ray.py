@@ -52,16 +52,30 @@ hypotheses = 2
 """
 
 
-def command(folder: Path, home: str, *more: str) -> list[str]:
-    wrapper = str(folder / "wrapper.toml")
+GRID = """
+title = "toy"
+train = ["leg_run"]
+test = ["leg_run"]
+[[members]]
+recipe = "{lifter}"
+label = "lifter"
+"""
+WITH_WRAPPER = """
+[[members]]
+recipe = "{wrapper}"
+label = "wrapper"
+"""
+
+
+def command(folder: Path, home: str, grid: str, *more: str) -> list[str]:
     code = "from posegrid.experiments.cli import main; main()"
-    base = [sys.executable, "-c", code, "train", wrapper, "--data", str(folder / "store"), "--occlusion", "leg_run"]
+    base = [sys.executable, "-c", code, "grid", str(folder / f"{grid}.toml"), "--data", str(folder / "store")]
     return [*base, "--study", "s", "--home", str(folder / home), *more]
 
 
-def run(folder: Path, home: str, *more: str) -> str:
+def run(folder: Path, home: str, grid: str, *more: str) -> str:
     """Run a study to its end; returns what it printed."""
-    done = subprocess.run(command(folder, home, *more), capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command(folder, home, grid, *more), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -82,7 +96,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("ray")
     lifter = made / "lifter.toml"
     lifter.write_text(LIFTER.format(epochs=4))
-    (made / "wrapper.toml").write_text(WRAPPER.format(lifter=lifter, epochs=4))
+    wrapper = made / "wrapper.toml"
+    wrapper.write_text(WRAPPER.format(lifter=lifter, epochs=4))
+    (made / "chain.toml").write_text(GRID.format(lifter=lifter) + WITH_WRAPPER.format(wrapper=wrapper))
+    (made / "alone.toml").write_text(GRID.format(lifter=lifter))
     toy.write_toy(made / "store")
     return made
 
@@ -90,7 +107,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path) -> dict[str, Trial]:
     """The study on one worker."""
-    said = run(folder, "one")
+    said = run(folder, "one", "chain")
     assert "2 stages, 0 done, 2 to run" in said
     return results(folder, "one")
 
@@ -106,7 +123,7 @@ def test_chain_on_ray(folder: Path, undisturbed: dict[str, Trial]) -> None:
 
 def test_repetition_trains_nothing(folder: Path, undisturbed: dict[str, Trial]) -> None:
     began = time.monotonic()
-    assert "2 stages, 2 done, 0 to run" in run(folder, "one")
+    assert "2 stages, 2 done, 0 to run" in run(folder, "one", "chain")
     assert time.monotonic() - began < 60
     assert {name: trial.run_id for name, trial in results(folder, "one").items()} == {
         name: trial.run_id for name, trial in undisturbed.items()
@@ -114,8 +131,10 @@ def test_repetition_trains_nothing(folder: Path, undisturbed: dict[str, Trial]) 
 
 
 def test_two_workers_give_the_curve_and_metrics_of_one(folder: Path, undisturbed: dict[str, Trial]) -> None:
-    run(folder, "two", "--workers", "2")
-    for name, trial in results(folder, "two").items():
+    run(folder, "two", "alone", "--workers", "2")
+    found = results(folder, "two")
+    assert set(found) == {"lifter on leg_run"}
+    for name, trial in found.items():
         one = curve(folder, "one", undisturbed[name].run_id)
         two = curve(folder, "two", trial.run_id)
         assert [step for step, _ in two] == [step for step, _ in one]
@@ -126,7 +145,11 @@ def test_two_workers_give_the_curve_and_metrics_of_one(folder: Path, undisturbed
 
 def test_killed_study_continues_without_duplicates(folder: Path, undisturbed: dict[str, Trial]) -> None:
     process = subprocess.Popen(
-        command(folder, "killed"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+        command(folder, "killed", "alone"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
     )
     assert process.stdout is not None
     for line in process.stdout:
@@ -134,9 +157,9 @@ def test_killed_study_continues_without_duplicates(folder: Path, undisturbed: di
             break
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    run(folder, "killed")
+    run(folder, "killed", "alone")
     after = results(folder, "killed")
-    assert set(after) == set(undisturbed)
+    assert set(after) == {"lifter on leg_run"}
     for name, trial in after.items():
         assert trial.status == "FINISHED"
         assert curve(folder, "killed", trial.run_id) == curve(folder, "one", undisturbed[name].run_id)

@@ -60,15 +60,12 @@ def test_finished_run_trains_nothing(toy_store: Store, lifter_settings: Settings
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
-@pytest.mark.parametrize("which", ["lifter", "wrapper"])
 def test_two_workers_give_the_curve_and_metrics_of_one(
-    toy_store: Store, trained_settings: Settings, wrapper_settings: Settings, which: str, tmp_path: Path
+    toy_store: Store, trained_settings: Settings, wrapper_settings: Settings, tmp_path: Path
 ) -> None:
-    settings = trained_settings
-    if which == "wrapper":
-        # a random conditioner does: what counts is that batch statistics and noise are shared
-        upstream = replace(wrapper_settings, model=trained_settings.model, conditioner=None).plain()
-        settings = replace(wrapper_settings, upstream=upstream, model={**wrapper_settings.model, "dropout": 0.1})
+    # a random conditioner does: what counts is that batch statistics, dropout and noise are shared
+    upstream = replace(wrapper_settings, model=trained_settings.model, conditioner=None).plain()
+    settings = replace(wrapper_settings, upstream=upstream, model={**wrapper_settings.model, "dropout": 0.1})
     results = []
     for world in (1, 2):
         out = tmp_path / f"{world}.pt"
