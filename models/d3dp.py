@@ -66,6 +66,9 @@ class Config:
 class D3DP(Lifter):
     """Conditional diffusion model whose network sees keypoints and noisy pose side by side."""
 
+    low_precision = True
+    compiles = True
+
     # The release validates with one step; how many a test takes is said where it is scored.
     chain = Chain(sampler="ddim", steps=1, eta=1.0)
 

@@ -15,7 +15,9 @@ from posegrid.models.blocks.drop import Dropout, DropPath
 
 Axis = Literal["frames", "joints"]
 LONG_SEQUENCE = 64
-"""From this length on the fused kernel is used on a CPU too; below it, its backward pass is about twice as slow."""
+"""From this length on the fused kernel is used on a CPU too, and for shorter sequences of heads as wide as:"""
+WIDE_HEAD = 64
+"""Short sequences of narrow heads take up to half as long again with its backward pass (E = 4 and 8 measured)."""
 
 
 def attend(
@@ -32,7 +34,8 @@ def attend(
     drop: what is applied to the weights (..., H, S, S), keys by queries. They are then held in memory.
     """
     bias = None if read is None else _bias(read, query.dtype)
-    if drop is None and (query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE):
+    fused = query.device.type != "cpu" or query.shape[-2] >= LONG_SEQUENCE or query.shape[-1] >= WIDE_HEAD
+    if drop is None and fused:
         mask = None if bias is None else bias[..., None, None, :]
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
     # Keys by queries: a softmax over an axis that is not the last one is vectorised for short sequences as well.
