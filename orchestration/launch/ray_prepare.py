@@ -23,7 +23,11 @@ def on_cluster(address: str | None, cpus: int | None = None) -> Iterator[Execute
 
 
 def _run(limit: int, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-    """`(index, result)` as tasks finish; at most `limit` of them wait, run, or have a result that nobody took yet."""
+    """`(index, result)` as tasks finish; at most `limit` of them wait, run, or have a result that nobody took yet.
+
+    What is left when this ends early runs to its end, or until the driver leaves the cluster. It is not cancelled: a
+    `ray.cancel` that meets a task just ending can abort the driver (ray-project/ray, pull request 54798).
+    """
     import ray
 
     task = ray.remote(num_cpus=1)(_guarded)
@@ -46,9 +50,6 @@ def _run(limit: int, function: Callable[[Any], Any], items: Sequence[Any]) -> It
             f"a task on the cluster was lost ({type(error).__name__}: {str(error).splitlines()[-1]}). Every node needs "
             "this posegrid installed and memory for what a recording holds; repeat the command to continue."
         ) from None
-    finally:
-        for reference in waiting:
-            ray.cancel(reference)
 
 
 def _guarded(function: Callable[[Any], Any], item: Any) -> tuple[Any, str]:
