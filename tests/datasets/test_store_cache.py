@@ -234,10 +234,13 @@ def test_damaged_copy_is_fetched_again(address: str, store: Store, tmp_path: Pat
 def test_damage_that_keeps_size_and_time_is_found_when_asked(address: str, store: Store, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     file = local_store(address, cache) / FRAMES
-    before = file.stat()
+    before, whole = file.stat(), file.read_bytes()
     flip(file)
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    open_store(local_store(address, cache, verify=True))
+    assert (local_store(address, cache) / FRAMES).read_bytes() != whole
+    mended = local_store(address, cache, verify=True)
+    assert (mended / FRAMES).read_bytes() == whole
+    assert open_store(mended).content_hash == store.content_hash
 
 
 def test_touched_copy_is_verified_and_kept(address: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from toy import PROTOCOL, sequences
+from untrained import Untrained
 
 from posegrid.datasets.cameras import h36m_cameras, project
 from posegrid.datasets.skeletons import H36M_17
@@ -16,7 +17,7 @@ from posegrid.datasets.store_writer import write_store
 from posegrid.models.aggregation import AGGREGATIONS
 from posegrid.models.diffhpe import DiffHPE
 from posegrid.models.diffusion.chain import Chain
-from posegrid.models.interface import Batch, Lifter
+from posegrid.models.interface import Batch
 from posegrid.models.mixste import MixSTE
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import Masks, pose_shape
@@ -54,15 +55,12 @@ def scored(settings: Settings, **changes: object) -> Settings:
     return replace(settings, evaluation=replace(settings.evaluation, **changes))
 
 
-class Guesses(Lifter):
+class Guesses(Untrained):
     """Hypotheses around the truth, which it is given; the first is nearest in the image."""
 
     def __init__(self, spread: float = 0.05) -> None:
         super().__init__()
         self.spread = spread
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError
 
     def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
         noise = batch.draw(lambda count: torch.randn(count, hypotheses, 9, 17, 3, generator=generator))
