@@ -12,6 +12,22 @@ from posegrid.datasets.store_writer import write_store
 PROTOCOL = Protocol(train=("A", "B"), test=("C",), held_out=("B/walk 2",))
 
 
+LIFTER_RECIPE = """
+[model]
+name = "mixste"
+width = 16
+depth = 1
+heads = 2
+drop_path = 0.0
+[data]
+frames = 9
+[training]
+batch = 8
+lr = 1e-3
+"""
+"""A lifter that trains in a second; the table [training] is last, so that a test adds its epochs."""
+
+
 def sequence(subject: str, action: str, recording: str, frames: int, seed: int) -> CameraSequence:
     """One sequence whose 2D is the exact projection of its 3D."""
     generator = np.random.default_rng(seed)

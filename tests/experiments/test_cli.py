@@ -14,22 +14,7 @@ from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.settings import Settings
 
-LIFTER = """
-[model]
-name = "mixste"
-width = 16
-depth = 1
-heads = 2
-drop_path = 0.0
-[data]
-frames = 9
-[training]
-epochs = 2
-batch = 8
-lr = 1e-3
-[evaluation]
-batch = 16
-"""
+LIFTER = toy.LIFTER_RECIPE + "epochs = 2\n[evaluation]\nbatch = 16\n"
 WRAPPER = """
 [model]
 name = "diffhpe"

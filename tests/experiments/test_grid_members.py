@@ -3,24 +3,13 @@
 from pathlib import Path
 
 import pytest
+import toy
 
 from posegrid.datasets.store import Store
 from posegrid.experiments import catalogue, checks
 from posegrid.experiments.planning import plan
 
-RECIPE = """
-[model]
-name = "mixste"
-width = 16
-depth = 1
-heads = 2
-[data]
-frames = 9
-[training]
-epochs = 2
-batch = 8
-lr = 1e-3
-"""
+RECIPE = toy.LIFTER_RECIPE + "epochs = 2\n"
 GRID = """
 title = "toy"
 train = ["none"]

@@ -8,23 +8,7 @@ import toy
 from posegrid.experiments.cli import main
 from posegrid.orchestration.tracking import Tracking, sqlite_uri
 
-LIFTER = """
-[model]
-name = "mixste"
-width = 16
-depth = 1
-heads = 2
-drop_path = 0.0
-[data]
-frames = 9
-[training]
-epochs = 1
-batch = 8
-lr = 1e-3
-select = "last"
-[evaluation]
-batch = 64
-"""
+LIFTER = toy.LIFTER_RECIPE + 'epochs = 1\nselect = "last"\n[evaluation]\nbatch = 64\n'
 REFINER = LIFTER.replace('name = "mixste"', 'name = "d3prefiner"').replace("drop_path", "dropout")
 CONDITIONER = """
 [conditioner]
