@@ -44,6 +44,9 @@ class Grid:
     """Recipes. Figures compare each of the later ones with the first."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each trains everything once."""
+    set: tuple[str, ...] = ()
+    """Values of recipes that are others throughout this grid, such as "small_lifter:training.epochs=8", also where that
+    recipe is a conditioner, or without a name for all members. As with --set, which comes after them."""
     published: str = ""
     """Table of published.toml that the report shows beside these results; none if empty."""
 
@@ -118,11 +121,12 @@ def overrides_for(name: str, overrides: list[str], *, member: bool) -> list[str]
     return chosen
 
 
-def member_recipe(member: Member, overrides: list[str]) -> Settings:
-    """Settings of a member: its recipe with the member's own values, `overrides` and the conditioner's pattern, in this
-    order. Raises ValueError that names the member if its own values may be wrong."""
+def member_recipe(grid: Grid, member: Member, overrides: list[str]) -> Settings:
+    """Settings of a grid's member: its recipe with the grid's values, the member's own, `overrides` and the conditioner's
+    pattern, in this order. Raises ValueError that names the member if its own values may be wrong."""
+    before = overrides_for(member.recipe, list(grid.set), member=True)
     try:
-        return _with_conditioner(member, recipe(member.recipe, [*member.set, *overrides]))
+        return _with_conditioner(member, recipe(member.recipe, [*before, *member.set, *overrides]))
     except ValueError as error:
         if not member.set:
             raise

@@ -57,12 +57,12 @@ def plan(
     recipes = {member.recipe for member in grid.members}
 
     def load(recipe: str) -> Settings:
-        chosen = catalogue.overrides_for(recipe, overrides or [], member=recipe in recipes)
+        chosen = catalogue.overrides_for(recipe, [*grid.set, *(overrides or [])], member=recipe in recipes)
         return catalogue.recipe(recipe, chosen).resolved(gpu=gpu)
 
     def load_member(member: Member) -> Settings:
         chosen = catalogue.overrides_for(member.recipe, overrides or [], member=True)
-        return catalogue.member_recipe(member, chosen).resolved(gpu=gpu)
+        return catalogue.member_recipe(grid, member, chosen).resolved(gpu=gpu)
 
     @cache
     def finished(run: str) -> FinishedRun:

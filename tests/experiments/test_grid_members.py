@@ -39,7 +39,7 @@ def test_values_of_a_member_come_after_the_recipe_and_before_the_command_line(tm
     assert not plain.settings.training.flip_pairs
     assert pairs.settings.training.flip_pairs
     assert [stage.settings.model["depth"] for stage in (plain, pairs)] == [3, 3]
-    assert catalogue.member_recipe(grid.members[1], []).model["depth"] == 2
+    assert catalogue.member_recipe(grid, grid.members[1], []).model["depth"] == 2
 
 
 def test_runs_are_named_by_the_members_label(tmp_path: Path, toy_store: Store) -> None:
@@ -72,8 +72,27 @@ def test_check_reads_the_values_of_members(tmp_path: Path) -> None:
 
 
 def test_a_wrong_recipe_is_not_blamed_on_a_member_without_values(tmp_path: Path) -> None:
+    grid = catalogue.load_grid(written(tmp_path))
     with pytest.raises(ValueError, match=r'^recipe "lifterr"'):
-        catalogue.member_recipe(catalogue.Member(recipe="lifterr", label="plain"), [])
+        catalogue.member_recipe(grid, catalogue.Member(recipe="lifterr", label="plain"), [])
+
+
+def test_values_of_a_grid_reach_conditioners_and_come_before_those_of_members(tmp_path: Path, toy_store: Store) -> None:
+    file = Path(written(tmp_path, '["training.epochs=4"]'))
+    wrapper = tmp_path / "wrapper.toml"
+    diffusion = '[model]\nname = "diffhpe"\nconditioning = "lifter"\nchannels = 8\nblocks = 1\nsteps = 4\n'
+    rest = RECIPE[RECIPE.index("[data]") :]
+    wrapper.write_text(f'{diffusion}[conditioner]\nrecipe = "{tmp_path / "lifter.toml"}"\n{rest}')
+    text = file.read_text().replace(
+        "[[members]]", 'set = ["lifter:training.epochs=3", "training.lr=0.5"]\n[[members]]', 1
+    )
+    file.write_text(f'{text}[[members]]\nrecipe = "{wrapper}"\nlabel = "wrapper"\n')
+    planned = plan("s", catalogue.load_grid(str(file)), toy_store.path, ["lifter:model.depth=2"])
+    plain, longer, wrapped = (planned.stages[planned.members[label]["none", 0]] for label in planned.members)
+    assert [stage.settings.training.epochs for stage in (plain, longer, wrapped)] == [3, 4, 2]
+    assert wrapped.upstream == plain.key
+    assert [stage.settings.training.lr for stage in (plain, longer, wrapped)] == [0.5] * 3
+    assert plain.settings.model["depth"] == longer.settings.model["depth"] == 2
 
 
 def test_labels_must_not_be_empty(tmp_path: Path) -> None:

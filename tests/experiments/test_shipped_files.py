@@ -61,7 +61,7 @@ def test_grid_resolves(name: str) -> None:
     for patterns in (grid.train, grid.test):
         labels = [occlusion_label(pattern) for pattern in catalogue.resolve(patterns, "patterns")]
         assert len(set(labels)) == len(labels)
-    frames = {catalogue.member_recipe(member, []).data.frames for member in grid.members}
+    frames = {catalogue.member_recipe(grid, member, []).data.frames for member in grid.members}
     assert len(frames) == 1
 
 
@@ -75,7 +75,7 @@ def test_cross_domain_grids_cross_all_five_patterns(name: str) -> None:
 def test_grids_of_sparse_frames_fit_the_windows_of_their_recipes(name: str, toy_store) -> None:  # type: ignore[no-untyped-def]
     grid = catalogue.load_grid(name)
     for member in grid.members:
-        settings = catalogue.member_recipe(member, [])
+        settings = catalogue.member_recipe(grid, member, [])
         data, every = settings.data, settings.evaluation.lift_every
         windows = windows_around(
             toy_store, np.full(9, 6), np.arange(9) * every, data.frames, (data.frames - 1) // 2, stride=data.stride
@@ -128,7 +128,7 @@ def test_component_ablation_leaves_out_one_transformer_each() -> None:
     grid = catalogue.load_grid("uplift_upsample_components")
     sizes = {}
     for member in grid.members:
-        settings = catalogue.member_recipe(member, [])
+        settings = catalogue.member_recipe(grid, member, [])
         model = checkpoint.build(settings, shape_of(H36M_17, settings.data))
         sizes[member.label] = sum(weight.numel() for weight in model.parameters())
     whole = sizes.pop("whole network")
@@ -144,7 +144,7 @@ def test_component_ablation_leaves_out_one_transformer_each() -> None:
 
 def test_within_batch_augmentation_is_the_only_difference_of_its_grid(toy_store) -> None:  # type: ignore[no-untyped-def]
     pairs, apart = (
-        catalogue.member_recipe(member, []) for member in catalogue.load_grid("uplift_upsample_wba").members
+        catalogue.member_recipe(grid, member, []) for member in catalogue.load_grid("uplift_upsample_wba").members
     )
     assert pairs.training.flip_pairs
     assert apart.training == replace(pairs.training, flip_pairs=False, flip=True)
