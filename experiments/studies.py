@@ -1,6 +1,6 @@
 """Run what is left of a planned study. Everything that can refuse comes before anything is written."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from posegrid.experiments.planning import Plan
 from posegrid.experiments.progress import Progress, Say
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
-from posegrid.orchestration.grid import Study, Work, open_study, remaining_work
+from posegrid.orchestration.grid import Stage, Study, Work, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
 from posegrid.orchestration.protocol import scoring_protocol, window_words
 from posegrid.orchestration.settings import occlusion_label
@@ -46,9 +46,9 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
     Raises ValueError before anything is written if it cannot run, RuntimeError at the end if stages failed; what is
     done is kept.
     """
-    _check_workers(planned, where)
+    check_workers(planned.stages.values(), where)
     tracking = Tracking.open(where.tracking)
-    with _only_one(planned.name, where.storage):
+    with only_one(planned.name, where.storage):
         work = remaining_work(planned.stages, tracking.trials(), planned.store.content_hash)
         left = [item for item in work if not item.done]
         say(f"study {planned.name}: {len(work)} stages, {len(work) - len(left)} done, {len(left)} to run")
@@ -56,7 +56,7 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
             study = _open(planned, tracking, work)
             tracking.finish(study.parent, "FINISHED")
             return study
-        with _launcher(where, say) as launch:
+        with launcher(where, say) as launch:
             study = _open(planned, tracking, work)
             try:
                 failed = launch(study, left, Progress(left, say))
@@ -74,8 +74,9 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
     return study
 
 
-def _check_workers(planned: Plan, where: Where) -> None:
-    for stage in planned.stages.values():
+def check_workers(stages: Iterable[Stage], where: Where) -> None:
+    """Raises ValueError if workers cannot share the batches of a stage equally."""
+    for stage in stages:
         if stage.given is None and stage.settings.training.batch % where.resources.workers:
             raise ValueError(
                 f"training.batch = {stage.settings.training.batch} of recipe {stage.settings.name} cannot be shared "
@@ -85,7 +86,7 @@ def _check_workers(planned: Plan, where: Where) -> None:
 
 
 @contextmanager
-def _only_one(study: str, storage: str) -> Iterator[None]:
+def only_one(study: str, storage: str) -> Iterator[None]:
     """One driver for a study at a time: two would open its runs twice. Remote storage has no lock."""
     if "://" in storage:
         yield
@@ -106,7 +107,7 @@ def _only_one(study: str, storage: str) -> Iterator[None]:
 
 
 @contextmanager
-def _launcher(where: Where, say: Say) -> Iterator[Launch]:
+def launcher(where: Where, say: Say) -> Iterator[Launch]:
     """What runs stages. Connects to Ray and compares resources on entry."""
     if where.launch == "local":
         from posegrid.orchestration.launch.local import run_local
@@ -140,19 +141,24 @@ def _open(planned: Plan, tracking: Tracking, work: list[Work]) -> Study:
     """Open the parent run, note the members, and take over the runs that are done."""
     params = {"grid": planned.grid.title, "data": planned.store.source}
     study = open_study(planned.name, planned.store, tracking, params, planned.grid.title)
+    take_over(study, work)
+    log_members(study, planned)
+    return study
+
+
+def take_over(study: Study, work: list[Work]) -> None:
+    """Make the finished runs of a plan the study's own."""
     for item in work:
         if not item.done:
             continue
         assert item.trial is not None
         study.runs[item.stage.key] = item.trial.run_id
-        tracking.set_tags(item.trial.run_id, {f"posegrid.member.{planned.name}": "true"})
+        study.tracking.set_tags(item.trial.run_id, {f"posegrid.member.{study.name}": "true"})
         if item.trial.status != "FINISHED":  # killed between the last result and the end
-            tracking.finish(item.trial.run_id, "FINISHED")
-    _log_members(study, planned)
-    return study
+            study.tracking.finish(item.trial.run_id, "FINISHED")
 
 
-def _log_members(study: Study, planned: Plan) -> None:
+def log_members(study: Study, planned: Plan) -> None:
     """What the report needs to find the cells again, and the control that needs no training."""
     data_hash = planned.store.content_hash
     cells = {
