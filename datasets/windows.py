@@ -84,7 +84,7 @@ def training_windows(
     uniform = WindowDraws(epoch_seed(seed, epoch), sequence_keys(store)[sequence], item).uniform()
     possible = length if centred(edges) else np.maximum(length - span, 1)
     start = np.floor(uniform * possible).astype(np.int64) - _before_centre(frames, step, edges)
-    return _windows(store, sequence, start, step, frames, edges)
+    return counted_windows(store, sequence, start, step, frames, edges)
 
 
 def training_count(
@@ -126,7 +126,7 @@ def random_windows(
     drawn = np.random.default_rng([epoch_seed(seed, epoch), 1]).integers(0, ends[-1], count)
     row = np.searchsorted(ends, drawn, side="right")
     start = drawn - np.append(0, ends)[row] - _before_centre(frames, strides[row], edges)
-    return _windows(store, indices[row], start, strides[row], frames, edges)
+    return counted_windows(store, indices[row], start, strides[row], frames, edges)
 
 
 def consecutive_windows(
@@ -154,18 +154,13 @@ def consecutive_windows(
     """
     if tail not in TAILS:
         raise ValueError(f"data.tail = {tail!r} is unknown. Allowed: {', '.join(TAILS)}.")
-    indices, strides, spans = strides_and_spans(store, (split,), frames, stride, frame_rate)
-    lengths = store.lengths[indices]
-    # one row for each interleaved sequence that has a frame
-    shares = np.minimum(strides, lengths)
-    sequence, step, phase = np.repeat(indices, shares), np.repeat(strides, shares), _counted(shares)
-    length = (np.repeat(lengths, shares) - phase + step - 1) // step
+    sequence, step, phase, length, spans = interleaved(store, split, frames, stride, frame_rate)
     rest = length % frames
     counts = length // frames + ((rest > 0) if tail != "drop" else 0)
     sequence, step, phase, length, rest = (
         np.repeat(column, counts) for column in (sequence, step, phase, length, rest)
     )
-    first = _counted(counts) * frames
+    first = counted_up(counts) * frames
     late = first + frames > length
     # the last window of "keep" moves back to end with the sequence: its last `rest` frames are new. In a sequence
     # shorter than a window they come first, and padding follows
@@ -176,12 +171,29 @@ def consecutive_windows(
     weight = (frame >= new_from[:, None]) & (frame < new_until[:, None])
     if not len(sequence):
         raise _too_short(store, (split,), spans, 'data.tail = "keep", which pads short sequences')
-    found = _windows(store, sequence, phase + first * step, step, frames, edges)
+    found = counted_windows(store, sequence, phase + first * step, step, frames, edges)
     if tail == "overlap":
         weight = gather_column(store, found, store.valid)
     else:
         weight &= found.weight
     return replace(found, weight=weight)
+
+
+def interleaved(
+    store: Store, split: str, frames: int, stride: int, frame_rate: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Sequences of a split as windows with a stride s see them: s of them, frames p, p+s, p+2s, ... for p < s.
+
+    One row for each that has a frame, ordered by sequence and p: index of the stored sequence, s, p, frames; and, one
+    for each stored sequence, the stored frames that a window spans. Each int64. Raises ValueError as
+    `strides_and_spans` does.
+    """
+    indices, strides, spans = strides_and_spans(store, (split,), frames, stride, frame_rate)
+    lengths = store.lengths[indices]
+    shares = np.minimum(strides, lengths)
+    sequence, step, phase = np.repeat(indices, shares), np.repeat(strides, shares), counted_up(shares)
+    length = (np.repeat(lengths, shares) - phase + step - 1) // step
+    return sequence, step, phase, length, spans
 
 
 def shuffled(count: int, *, seed: int, epoch: int) -> np.ndarray:
@@ -273,7 +285,7 @@ def _frames(
     return start[:, None] + steps, store.lengths[sequence][:, None]
 
 
-def _windows(
+def counted_windows(
     store: Store, sequence: np.ndarray, start: np.ndarray, stride: np.ndarray, frames: int, edges: str
 ) -> Windows:
     """Windows that count every frame that is inside its sequence and valid."""
@@ -322,7 +334,7 @@ def _before_centre(frames: int, stride: np.ndarray, edges: str) -> np.ndarray | 
     return frames // 2 * stride if centred(edges) else 0
 
 
-def _counted(counts: np.ndarray) -> np.ndarray:
+def counted_up(counts: np.ndarray) -> np.ndarray:
     """0, ..., counts[0]-1, 0, ..., counts[1]-1, ..."""
     return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 

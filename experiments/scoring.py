@@ -10,6 +10,8 @@ from posegrid.datasets.store import Store, open_store
 from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.evaluation import Scores, evaluate
+from posegrid.orchestration.protocol import scoring_protocol
+from posegrid.orchestration.recipe_files import parse_overrides
 from posegrid.orchestration.settings import Settings, occlusion_label, occlusion_values
 from posegrid.orchestration.stage import log_scores, per_action_csv, per_joint_csv
 from posegrid.orchestration.tracking import MODEL_ARTIFACT, Tracking
@@ -46,12 +48,14 @@ def score(
     tracking: Callable[[], Tracking],
     say: Callable[[str], None],
     *,
+    changes: list[str] | None = None,
     log: bool = False,
 ) -> None:
     """Print the per-action table of a model under each pattern.
 
-    log: log the scores in the run too, as its own stage does: as many windows as its recipe says, metrics, table,
-    examples and the tag. Raises what `trained` raises, and ValueError if there is no run, or nothing that it logs.
+    changes: another protocol than the recipe's, such as "evaluation.score=overlap". log: log the scores in the run too,
+    as its own stage does: as many windows as its recipe says, metrics, table, examples and the tag. Raises what
+    `trained` raises, and ValueError if there is no run, nothing that it logs, or a change of what was trained.
     """
     resolved = [occlusion_values(pattern, "--occlusion") for pattern in patterns]
     if log and (run.endswith(".pt") or split != "test"):
@@ -59,20 +63,40 @@ def score(
             f"--log was given for {run} and split {split}, but scores are logged in a run, and for the split test. "
             "Give the id of a run and leave out --split, or leave out --log."
         )
+    if log and changes:
+        raise ValueError(
+            f"--log was given with --set {changes[0]}, but the scores that a run logs follow its recipe: another "
+            "protocol would stand in the same column. Leave out one of them."
+        )
     model, settings, store = trained(run, data, tracking)
+    settings = with_protocol(settings, changes or [])
     if not log:  # all windows, also of a demo recipe
         settings = replace(settings, evaluation=replace(settings.evaluation, every=1))
     if hypotheses is not None:
         settings = replace(settings, evaluation=replace(settings.evaluation, hypotheses=hypotheses))
     for pattern in resolved:
         scores = evaluate(model, store, settings, pattern, Workers(), split=split)
-        say(f"# {settings.name} on {store.source} ({split}), {occlusion_label(pattern)}; mm")
+        label, protocol = occlusion_label(pattern), scoring_protocol(settings)
+        say(f"# {settings.name} on {store.source} ({split}), {label}; {protocol}; mm")
         say(per_action_csv(scores))
         if scores.sets is not None:
             say(f"# sets of {settings.evaluation.hypotheses} hypotheses, by joint")
             say(per_joint_csv(scores))
         if log:
             _log(tracking(), run, settings, store, pattern, scores, say)
+
+
+def with_protocol(settings: Settings, changes: list[str]) -> Settings:
+    """A trained model's settings, scored otherwise. Raises ValueError for keys that are not about scoring."""
+    plain = settings.plain()
+    for table, values in parse_overrides(changes).items():
+        if table != "evaluation" and (table, list(values)) != ("data", ["tail"]):
+            raise ValueError(
+                f"--set {table} was given for a trained model, but training settled it. Allowed are the keys of "
+                "[evaluation] and data.tail, which say how it is scored."
+            )
+        plain[table] |= values
+    return Settings.from_plain(plain, "--set")
 
 
 def _log(

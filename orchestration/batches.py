@@ -26,6 +26,7 @@ from posegrid.datasets.windows import (
 )
 from posegrid.models.interface import Batch, PoseShape
 from posegrid.orchestration.pictures import Pictures, pictures_of
+from posegrid.orchestration.protocol import overlap_shift
 from posegrid.orchestration.recipe_tables import DataSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -227,6 +228,7 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
         windows = scoring_windows(store, settings, split)
     for pattern in patterns:
         Masks(store, pattern).visible(windows[:1], 0)
+    overlap_shift(settings)
     measured_bones(store.skeleton, settings.evaluation.shoulder_parent)
 
 

@@ -22,6 +22,7 @@ from posegrid.datasets.occlusions.draws import WindowDraws, sequence_key
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.models.interface import Batch, Lifter
 from posegrid.orchestration.lifting import sampling_as_chosen
+from posegrid.orchestration.protocol import overlap_shift
 from posegrid.orchestration.settings import Settings
 
 _WINDOWS = 240
@@ -104,9 +105,11 @@ def measure(
 
 
 def poses_of_a_window(model: Lifter, settings: Settings) -> int:
-    """Output poses for which a window is lifted: one where only one counts, else all of its frames."""
-    one = model.output_frame is not None or settings.evaluation.score == "centre"
-    return 1 if one else settings.data.frames
+    """Output poses for which a window is lifted: one where only one counts, those that the window before does not show
+    where windows overlap, else all of its frames."""
+    if model.output_frame is not None or settings.evaluation.score == "centre":
+        return 1
+    return overlap_shift(settings) if settings.evaluation.score == "overlap" else settings.data.frames
 
 
 def flops_of_windows(model: Lifter, settings: Settings, visible: np.ndarray, device: torch.device) -> float:

@@ -1,4 +1,4 @@
-"""Lifts a split for scoring: whole windows, or every frame from the window around it.
+"""Lifts a split for scoring: whole windows once, whole windows that overlap, or every frame from the window around it.
 
 Legend: N windows, L frames, J joints. What comes back does not depend on the number of workers.
 """
@@ -12,14 +12,16 @@ import numpy as np
 import torch
 
 from posegrid.datasets.centred_windows import Interpolation, windows_around
+from posegrid.datasets.overlapping_windows import OverlapMean, overlapping_windows
 from posegrid.datasets.store import Store
-from posegrid.datasets.windows import Windows, consecutive_windows, epoch_seed, gather
+from posegrid.datasets.windows import Windows, consecutive_windows, epoch_seed, frames_of, gather
 from posegrid.models.diffusion.chain import Chain
 from posegrid.models.flip import lift_flip_averaged
 from posegrid.models.interface import Batch, Lifter
-from posegrid.orchestration.batches import Masks, cut_of, make_batch, pose_shape, scoring_batches
+from posegrid.orchestration.batches import Masks, cut_of, make_batch, pose_shape, scoring_batches, scoring_windows
 from posegrid.orchestration.hypotheses import aggregated
 from posegrid.orchestration.pictures import pictures_of
+from posegrid.orchestration.protocol import overlap_shift
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -50,7 +52,7 @@ def lifted_windows(
     Raises ValueError if the model returns one frame of a window, but whole windows are scored, and what `chosen_chain`
     raises.
     """
-    lift = _around_every_frame if settings.evaluation.score == "centre" else _whole_windows
+    lift = {"window": _whole_windows, "overlap": _overlapping, "centre": _around_every_frame}[settings.evaluation.score]
     with sampling_as_chosen(model, settings):
         yield from lift(model, store, settings, masks, split, workers)
 
@@ -173,6 +175,58 @@ def _around_every_frame(
         between = frames.filled(lifted.double().cpu().numpy(), share, rows).astype(np.float32)
         between = np.ascontiguousarray(between.swapaxes(1, 2))
         yield _lifted(store, settings, mine, between, keypoints * seen[..., None], seen, target.astype(np.float64))
+
+
+def _overlapping(
+    model: Lifter, store: Store, settings: Settings, masks: Masks, split: str, workers: Workers
+) -> Iterator[Lifted]:
+    """Scored are the windows of score = "window" under the same masks, each frame as the mean over all windows that
+    show it. Recordings are shared among the workers whole, because neighbouring windows need one another."""
+    chosen, data = settings.evaluation, settings.data
+    if model.output_frame is not None:
+        raise one_frame_only(settings, model)
+    scored = scoring_windows(store, settings, split)[:: chosen.every]
+    inputs = overlapping_windows(store, split, data.frames, overlap_shift(settings), **cut_of(data))
+    # with tail = "drop" the frames after the last scored window are occluded too: their masks are those of "keep"
+    masked = scoring_windows(store, replace(settings, data=replace(data, tail="keep")), split)
+    generator, pictures = torch.Generator(device=workers.device), pictures_of(store, settings)
+    for index in np.unique(scored.sequence)[workers.share(len(np.unique(scored.sequence)))]:
+        rows, frames = scored[scored.sequence == index], int(store.lengths[index])
+        visible = _visible_frames(store, masked[masked.sequence == index], masks, chosen.seed)
+        wanted = np.zeros(frames, dtype=bool)
+        wanted[_inside(store, rows)] = True
+        numbers = np.flatnonzero(inputs.sequence == index)
+        numbers = numbers[wanted[_inside(store, inputs[numbers])].any(axis=1)]
+        mean = OverlapMean(frames)
+        for first in range(0, len(numbers), chosen.batch):
+            part = inputs[numbers[first : first + chosen.batch]]
+            seen, count = visible[_inside(store, part)], len(part)
+            batch = make_batch(store, part, seen, workers, count, rows=np.arange(count), pictures=pictures)
+            generator.manual_seed(epoch_seed(chosen.seed, int(numbers[first])))  # whichever worker lifts it
+            lifted = _hypotheses(model, batch, generator, settings, store).float().cpu().numpy()
+            mean.add(frames_of(store, part)[0], lifted.swapaxes(1, 2))
+        for first in range(0, len(rows), chosen.batch):
+            part = rows[first : first + chosen.batch]
+            frame = _inside(store, part)
+            keypoints, target = gather(store, part)
+            # the mean of the h-th hypotheses of all windows: their spread is smaller than that of one window
+            hypotheses = np.ascontiguousarray(mean.of(frame).swapaxes(1, 2), dtype=np.float32)
+            seen = visible[frame]
+            yield _lifted(store, settings, part, hypotheses, keypoints * seen[..., None], seen, target.astype(float))
+
+
+def _visible_frames(store: Store, windows: Windows, masks: Masks, seed: int) -> np.ndarray:
+    """(F, J) bool: the masks of the windows of one recording, put together; a frame has that of its first window."""
+    visible = np.ones((int(store.lengths[windows.sequence[0]]), len(store.skeleton)), dtype=bool)
+    # the last assignment stays: in reverse order that of the first window, and of the frame rather than of its padding
+    visible[_inside(store, windows)[::-1, ::-1]] = masks.visible(windows, seed)[::-1, ::-1]
+    return visible
+
+
+def _inside(store: Store, windows: Windows) -> np.ndarray:
+    """(N, L) frames of the recordings; the last one in place of those beyond it."""
+    frame, length = frames_of(store, windows)
+    return np.clip(frame, 0, length - 1)
 
 
 def _hypotheses(

@@ -10,7 +10,9 @@ def scoring_protocol(settings: Settings) -> str:
     The window's length and the number of hypotheses belong to the model and are left out.
     """
     chosen = settings.evaluation
-    words = ["centre frame" if chosen.score == "centre" else "whole windows"]
+    words = [{"window": "whole windows", "centre": "centre frame", "overlap": "overlapping windows"}[chosen.score]]
+    if chosen.score == "overlap":
+        words.append(f"{overlap_shift(settings)} of {settings.data.frames} frames apart")
     if chosen.lift_every > 1:
         words.append(f"1 frame of {chosen.lift_every} lifted")
     if settings.data.tail != "keep":
@@ -36,3 +38,17 @@ def window_words(settings: Settings) -> str:
     """Frames of a window and how far apart they are: "27", or "41 x 2" where every second stored frame is one."""
     data = settings.data
     return f"{data.frames} x {data.stride}" if data.stride > 1 else f"{data.frames}"
+
+
+def overlap_shift(settings: Settings) -> int:
+    """Frames from one overlapping window to the next (`evaluation.shift`).
+
+    Raises ValueError if windows would miss some.
+    """
+    shift, frames = settings.evaluation.shift, settings.data.frames
+    if shift > frames:
+        raise ValueError(
+            f"evaluation.shift = {shift} (recipe {settings.name}), but windows have data.frames = {frames}: frames "
+            f"between them would not be lifted. Allowed are 1 to {frames}, and 0 for half a window: lower it."
+        )
+    return shift or max(frames // 2, 1)

@@ -203,7 +203,10 @@ class EvaluationSettings:
     """Score every n-th test window; above 1 only for demonstrations (the run is tagged)."""
     score: str = "window"
     """"window": all frames of non-overlapping windows (MixSTE, DiffHPE, D3DP). "centre": every frame from the window
-    that is centred on it, L times the work (VideoPose3D, PoseFormer, STCFormer, Uplift and Upsample)."""
+    that is centred on it, L times the work (VideoPose3D, PoseFormer, STCFormer, Uplift and Upsample). "overlap": the
+    windows of "window" under the same masks, each frame as the mean over all windows that show it."""
+    shift: int = 0
+    """With score = "overlap": frames of a window from its start to the next one's; 0: half a window."""
     lift_every: int = 1
     """With score = "centre": lift every n-th frame of a sequence and interpolate between them linearly in time."""
     flip: bool = False
@@ -231,7 +234,13 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for name in ("hypotheses", "batch", "every", "lift_every"):
             _positive(name, getattr(self, name))
-        _one_of("score", self.score, ("window", "centre"))
+        _one_of("score", self.score, ("window", "centre", "overlap"))
+        _within("shift", self.shift, 0)
+        if self.shift and self.score != "overlap":
+            raise ValueError(
+                f'shift = {self.shift} needs score = "overlap", but score = "{self.score}" does not lift overlapping '
+                'windows. Set score = "overlap", or shift = 0.'
+            )
         _one_of("aggregation", self.aggregation, tuple(AGGREGATIONS))
         if self.lift_every > 1 and self.score != "centre":
             raise ValueError(

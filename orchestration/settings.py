@@ -100,7 +100,7 @@ class Settings:
         data.pop("cameras")  # of training windows
         data.pop("images")  # where files lie
         scoring = asdict(self.evaluation)
-        for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None)):
+        for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None), ("shift", 0)):
             if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
                 scoring.pop(key)
         return fingerprint([scoring, data, pattern, data_hash])

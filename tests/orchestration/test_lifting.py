@@ -217,3 +217,99 @@ def test_two_workers_score_every_frame_like_one(toy_store: Store, wrapper_settin
         found.append(torch.load(out, weights_only=True))
     assert found[0]["losses"] == pytest.approx(found[1]["losses"], rel=1e-4)
     assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], rel=1e-3)
+
+
+@pytest.mark.parametrize("tail", ["keep", "drop", "overlap"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_windows_a_whole_window_apart_score_as_whole_windows(
+    toy_store: Store, lifter_settings: Settings, stride: int, tail: str
+) -> None:
+    """No frame is in two windows, but for the last ones of a recording, where the mask is that of the first."""
+    settings = replace(lifter_settings, data=replace(lifter_settings.data, tail=tail, stride=stride))
+    masks = Masks(toy_store, {"pattern": "arm_leg"})
+    both = []
+    for protocol in ({"score": "window"}, {"score": "overlap", "shift": 9, "batch": 5}):
+        found: dict[tuple[int, int], tuple] = {}
+        for one in lifted_windows(NoNoise(), toy_store, scored(settings, **protocol), masks, "test", Workers()):
+            for row in range(len(one.windows)):
+                place = (int(one.windows.sequence[row]), int(one.windows.start[row]))
+                found[place] = (one.predicted[row], one.visible[row], one.windows.weight[row])
+        both.append(found)
+    assert list(both[0]) == list(both[1])
+    for place, (predicted, visible, weight) in both[0].items():
+        if weight.all() and tail != "overlap":
+            np.testing.assert_array_equal(both[1][place][1], visible)
+            np.testing.assert_allclose(both[1][place][0], predicted, atol=1e-6)
+        np.testing.assert_array_equal(both[1][place][2], weight)
+
+
+class NoNoise(Doubles):
+    def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
+        assert batch.poses is not None
+        depth = torch.zeros_like(batch.keypoints[..., :1])
+        return torch.cat([2 * batch.keypoints, depth], -1)[:, None].repeat(1, hypotheses, 1, 1, 1)
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2, 4, 5, 7])
+def test_a_frame_is_the_mean_over_all_windows_that_show_it(
+    toy_store: Store, lifter_settings: Settings, shift: int
+) -> None:
+    class Place(NoNoise):
+        """Returns the frame's number within the window."""
+
+        def lift(self, batch: Batch, generator: torch.Generator, hypotheses: int = 1) -> Tensor:
+            return torch.arange(9.0)[None, None, :, None, None].expand(len(batch.keypoints), 1, 9, 17, 3)
+
+    settings = replace(lifter_settings, data=replace(lifter_settings.data, tail="keep"))
+    settings = scored(settings, score="overlap", shift=shift, batch=4)
+    masks, step = Masks(toy_store, {"pattern": "none"}), shift or 4
+    seen = 0
+    for one in lifted_windows(Place(), toy_store, settings, masks, "test", Workers()):
+        for row, (index, start) in enumerate(zip(one.windows.sequence, one.windows.start, strict=True)):
+            last = int(toy_store.lengths[index]) - 9
+            starts = sorted({*range(0, last, step), last})
+            for frame in range(9):
+                places = [start + frame - first for first in starts if first <= start + frame < first + 9]
+                assert one.predicted[row, frame, 0, 0] == pytest.approx(np.mean(places))
+                seen += 1
+    assert seen >= toy_store.lengths[toy_store.of_split("test")].sum()
+
+
+def test_only_windows_that_show_a_scored_frame_are_lifted(toy_store: Store, lifter_settings: Settings) -> None:
+    models = {every: Doubles() for every in (1, 4)}
+    for every, model in models.items():
+        settings = scored(lifter_settings, score="overlap", shift=3, every=every)
+        evaluate(model, toy_store, settings, {"pattern": "leg_run"}, Workers())
+    assert 0 < models[4].calls < 0.6 * models[1].calls
+
+
+def test_windows_further_apart_than_their_length_are_refused(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = scored(lifter_settings, score="overlap", shift=10)
+    with pytest.raises(ValueError, match=r"evaluation\.shift = 10 .* data\.frames = 9"):
+        evaluate(Doubles(), toy_store, settings, {"pattern": "none"}, Workers())
+    with pytest.raises(ValueError, match='shift = 3 needs score = "overlap"'):
+        scored(lifter_settings, shift=3)
+    with pytest.raises(ValueError, match=r'evaluation\.score = "centre"'):
+        evaluate(Doubles(4), toy_store, scored(lifter_settings, score="overlap"), {"pattern": "none"}, Workers())
+
+
+def test_two_workers_share_recordings_of_overlapping_windows(toy_store: Store, lifter_settings: Settings) -> None:
+    settings = scored(lifter_settings, score="overlap", batch=7, hypotheses=2)
+    masks = Masks(toy_store, {"pattern": "frame_run"})
+
+    def found(workers: Workers) -> dict[tuple[int, int], np.ndarray]:
+        lifted = lifted_windows(Doubles(), toy_store, settings, masks, "test", workers)
+        return {
+            (int(one.windows.sequence[row]), int(one.windows.start[row])): one.hypotheses[row]
+            for one in lifted
+            for row in range(len(one.windows))
+        }
+
+    whole = found(Workers())
+    shares = [found(Workers(rank=rank, world=2)) for rank in range(2)]
+    assert all(shares)
+    assert not set(shares[0]) & set(shares[1])
+    together = shares[0] | shares[1]
+    assert set(together) == set(whole)
+    for place, values in whole.items():
+        np.testing.assert_array_equal(together[place], values)
