@@ -40,6 +40,8 @@ class Matrix:
     """(rows, columns); NaN where a cell is not scored."""
     std: np.ndarray
     """(rows, columns); NaN with fewer than two seeds."""
+    seeds: tuple[int, ...]
+    """How many seeds each row is the mean of."""
 
     def csv(self) -> str:
         """As text: one row a training pattern."""
@@ -72,7 +74,8 @@ class Matrix:
         mine = [self.rows.index(row) for row in rows]
         theirs = [other.rows.index(row) for row in rows]
         mean = self.mean[mine] - other.mean[theirs]
-        return Matrix(rows=rows, columns=self.columns, mean=mean, std=np.full_like(mean, np.nan))
+        std, seeds = np.full_like(mean, np.nan), tuple(self.seeds[row] for row in mine)
+        return Matrix(rows=rows, columns=self.columns, mean=mean, std=std, seeds=seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +101,6 @@ class StudyResults:
     """Label of a test pattern -> the resolved pattern; empty in older studies."""
     published: str = ""
     """Table of published.toml that the grid names."""
-    seeds: int = 1
-    """Seeds that cells are averaged over."""
 
     @property
     def baseline(self) -> str:
@@ -132,21 +133,15 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
     matrices: dict[str, dict[str, Matrix]] = {}
     first: dict[str, dict[str, Trial]] = {}
     for label, cells in described["members"].items():
+        by_row: dict[str, list[dict[str, Any]]] = {}
+        for cell in sorted(cells, key=lambda cell: cell["seed"]):
+            by_row.setdefault(cell["trained_on"], []).append(cell)
         rows = tuple(dict.fromkeys(cell["trained_on"] for cell in cells))
-        seeds = sorted({cell["seed"] for cell in cells})
-        matrices[label] = {}
-        for metric in METRICS | MODEL_METRICS:
-            values = np.full((len(seeds), len(rows), len(columns)), np.nan)
-            for cell in cells:
-                line = [_value(trials.get(cell["key"]), cell["scores"], column, metric) for column in columns]
-                values[seeds.index(cell["seed"]), rows.index(cell["trained_on"])] = line
-            std = values.std(axis=0, ddof=1) if len(seeds) > 1 else np.full(values.shape[1:], np.nan)
-            matrices[label][metric] = Matrix(rows=rows, columns=columns, mean=values.mean(axis=0), std=std)
-        first[label] = {
-            cell["trained_on"]: trials[cell["key"]]
-            for cell in cells
-            if cell["seed"] == seeds[0] and cell["key"] in trials
+        matrices[label] = {
+            metric: _matrix([by_row[row] for row in rows], rows, columns, trials, metric)
+            for metric in METRICS | MODEL_METRICS
         }
+        first[label] = {row: trials[by_row[row][0]["key"]] for row in rows if by_row[row][0]["key"] in trials}
     if not any(np.isfinite(matrix.mean).any() for member in matrices.values() for matrix in member.values()):
         raise ValueError(f"study {name!r} has no scored cell yet. Repeat its command to finish it.")
     return StudyResults(
@@ -161,8 +156,26 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
         scoring=described.get("scoring", {}),
         tests=described.get("tests", {}),
         published=described.get("published", ""),
-        seeds=len({cell["seed"] for cell in every_cell}),
     )
+
+
+def _matrix(
+    cells: list[list[dict[str, Any]]],
+    rows: tuple[str, ...],
+    columns: tuple[str, ...],
+    trials: dict[str, Trial],
+    metric: str,
+) -> Matrix:
+    """One metric over the seeds of each row: cells[row] has one entry a seed. A seed that is missing leaves NaN."""
+    mean, std = np.full((2, len(rows), len(columns)), np.nan)
+    for place, seeds in enumerate(cells):
+        values = np.array(
+            [[_value(trials.get(one["key"]), one["scores"], column, metric) for column in columns] for one in seeds]
+        )
+        mean[place] = values.mean(axis=0)
+        if len(seeds) > 1:
+            std[place] = values.std(axis=0, ddof=1)
+    return Matrix(rows=rows, columns=columns, mean=mean, std=std, seeds=tuple(map(len, cells)))
 
 
 def _value(trial: Trial | None, scores: dict[str, str], column: str, metric: str) -> float:

@@ -20,6 +20,8 @@ class Row:
     trained_on: str
     window: str
     """Frames of a window, and their distance where it is not 1."""
+    seeds: int
+    """Seeds that the scores are means of."""
     scores: dict[str, tuple[float, float]]
     """Metric -> (mean, standard deviation over seeds)."""
     parameters: str
@@ -35,7 +37,7 @@ def model_rows(results: StudyResults, costs: dict[tuple[str, str], Complexity]) 
     for column in results.columns:
         diagonal = any(column in matrices["mpjpe_mm"].rows for matrices in results.matrices.values())
         for label, matrices in results.matrices.items():
-            for trained_on in matrices["mpjpe_mm"].rows:
+            for trained_on, seeds in zip(matrices["mpjpe_mm"].rows, matrices["mpjpe_mm"].seeds, strict=True):
                 scores = {metric: matrices[metric].at(trained_on, column) for metric in MODEL_METRICS}
                 if (diagonal and trained_on != column) or not np.isfinite(scores["mpjpe_mm"][0]):
                     continue
@@ -47,6 +49,7 @@ def model_rows(results: StudyResults, costs: dict[tuple[str, str], Complexity]) 
                         member=label,
                         trained_on=trained_on,
                         window=results.scoring.get(label, {}).get("window", "-"),
+                        seeds=seeds,
                         scores=scores,
                         parameters="-" if trial is None else trial.params.get("parameters", "-"),
                         cost=costs.get((label, column)),
@@ -63,7 +66,7 @@ def model_rows(results: StudyResults, costs: dict[tuple[str, str], Complexity]) 
 def model_table(results: StudyResults, rows: list[Row]) -> str:
     """The rows as markdown: a table for each test pattern and protocol."""
     devices = sorted({f"{row.cost.device}" for row in rows if row.cost is not None})
-    several = f", mean +- standard deviation over {results.seeds} seeds" if results.seeds > 1 else ", one seed"
+    several = ", mean +- standard deviation over seeds" if any(row.seeds > 1 for row in rows) else ""
     lines = [
         f"Models of study {results.name} on {results.source}: action-wise{several}. FLOPs of an output pose count 2 "
         "for each multiply-add of matrix products and convolutions, without flip averaging; poses per second likewise"
@@ -74,7 +77,7 @@ def model_table(results: StudyResults, rows: list[Row]) -> str:
         trained = any(row.trained_on != tested_on for row in part)
         titles = ["model", *(["trained on"] if trained else []), "window", *MODEL_METRICS.values()]
         titles += ["parameters", "MFLOPs per pose", "poses/s"]
-        lines += ["", f"Tested on {tested_on}; {protocol}:", ""]
+        lines += ["", f"Tested on {tested_on}; {protocol}; {_seeds(part)}:", ""]
         lines += ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
         for row in part:
             cells = [row.member, *([row.trained_on] if trained else []), row.window]
@@ -102,6 +105,11 @@ def model_csv(rows: list[Row]) -> str:
             [row.tested_on, row.protocol, row.member, row.trained_on, row.window, *values, row.parameters, *measured]
         )
     return text.getvalue()
+
+
+def _seeds(rows: list[Row]) -> str:
+    counts = sorted({row.seeds for row in rows})
+    return "one seed" if counts == [1] else f"{' or '.join(map(str, counts))} seeds"
 
 
 def _score(mean: float, std: float) -> str:

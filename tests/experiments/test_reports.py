@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 
 from posegrid.datasets.skeletons import H36M_17
+from posegrid.datasets.store import Store
 from posegrid.experiments import catalogue
 from posegrid.experiments.reports import costs, grid_report
 from posegrid.experiments.reports.costs import costs_of_members, rough_flops
-from posegrid.experiments.reports.matrices import MODEL_METRICS, NOT_RECORDED, Matrix, StudyResults
+from posegrid.experiments.reports.matrices import MODEL_METRICS, NOT_RECORDED, Matrix, StudyResults, read_study
 from posegrid.experiments.reports.model_table import model_csv, model_rows, model_table
 from posegrid.experiments.reports.published import published_table
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import shape_of
 from posegrid.orchestration.complexity import Complexity
+from posegrid.orchestration.grid import open_study
 from posegrid.orchestration.settings import Settings, occlusion_values
-from posegrid.orchestration.tracking import Trial
+from posegrid.orchestration.tracking import EVALUATED, Tracking, Trial
 
 COST = Complexity(
     parameters=1234567, flops_per_pose=12.5e6, poses_per_s=4321.0, poses=9, batch=8, device="CPU, 2 threads"
@@ -31,7 +33,8 @@ COST = Complexity(
 
 def matrix(rows: tuple[str, ...], columns: tuple[str, ...], first: float, std: float = float("nan")) -> Matrix:
     mean = first + np.arange(len(rows) * len(columns), dtype=float).reshape(len(rows), -1)
-    return Matrix(rows=rows, columns=columns, mean=mean, std=np.full_like(mean, std))
+    seeds = (3 if std == std else 1,) * len(rows)
+    return Matrix(rows=rows, columns=columns, mean=mean, std=np.full_like(mean, std), seeds=seeds)
 
 
 def results(
@@ -83,21 +86,22 @@ def test_unlike_protocols_never_share_a_table() -> None:
     text = model_table(study, model_rows(study, measured))
     found = tables(text)
     assert [[row[0] for row in table[2:]] for table in found] == [["a", "c"], ["b"]]
-    assert "Tested on none; whole windows:" in text
-    assert "Tested on none; centre frame:" in text
+    assert "Tested on none; whole windows; one seed:" in text
+    assert "Tested on none; centre frame; one seed:" in text
     assert found[1][2] == ["b", "9", "200.0", "210.0", "220.0", "230.0", "240.0", "1,234,567", "12.5", "4,321"]
     assert "CPU, 2 threads" in text
 
 
 def test_a_test_pattern_that_trains_too_shows_the_diagonal() -> None:
     patterns = ("none", "leg_run")
-    study = results(patterns, patterns, {"a": "whole windows", "b": "whole windows"}, std=0.25, seeds=3)
+    study = results(patterns, patterns, {"a": "whole windows", "b": "whole windows"}, std=0.25)
     found = tables(model_table(study, model_rows(study, {})))
     assert [[row[:3] for row in table[2:]] for table in found] == [
         [["a", "9", "100.0 +- 0.2"], ["b", "9", "200.0 +- 0.2"]],
         [["a", "9", "103.0 +- 0.2"], ["b", "9", "203.0 +- 0.2"]],
     ]
     assert "trained on" not in found[0][0]
+    assert "3 seeds" in model_table(study, model_rows(study, {}))
     assert found[0][2][-2:] == ["-", "-"]
 
 
@@ -108,7 +112,7 @@ def test_without_a_diagonal_every_model_is_shown_with_its_training() -> None:
 
 
 def test_csv_holds_what_the_table_shows_and_the_device() -> None:
-    study = results(("none",), ("none",), {"a": "whole windows, tails dropped"}, std=0.5, seeds=2)
+    study = results(("none",), ("none",), {"a": "whole windows, tails dropped"}, std=0.5)
     (row,) = csv.DictReader(io.StringIO(model_csv(model_rows(study, {("a", "none"): COST}))))
     assert row["protocol"] == "whole windows, tails dropped"
     assert (row["mpjpe_mm"], row["mpjpe_mm std over seeds"], row["mpjve_mm"]) == ("100.0000", "0.5000", "120.0000")
@@ -184,7 +188,7 @@ def test_an_unknown_published_table_is_refused(tmp_path) -> None:  # type: ignor
 
 def test_a_study_of_an_older_version_says_so() -> None:
     study = results(("none",), ("none",), {"a": "x", "b": "y"}, scoring={})
-    assert f"Tested on none; {NOT_RECORDED}:" in model_table(study, model_rows(study, {}))
+    assert f"Tested on none; {NOT_RECORDED}; one seed:" in model_table(study, model_rows(study, {}))
 
 
 class OneRun:
@@ -261,3 +265,22 @@ def test_long_chains_are_recognised() -> None:
         return rough_flops(model, settings, 17)
 
     assert rough("mixste_27") < rough("diffhpe_2d") < costs.MOST_FLOPS < rough("d3dp_27")
+
+
+def test_a_row_is_the_mean_of_its_own_seeds(tracking: Tracking, toy_store: Store) -> None:
+    """One pattern with two seeds, another with one; a seed that is not scored leaves its row empty."""
+    study = open_study("uneven", toy_store, tracking, {}, "t")
+    tracking.log_metrics(study.parent, {"control mean pose/mpjpe_mm": 200.0})
+    cells = []
+    for pattern, seed, value in (("none", 0, 10.0), ("none", 1, 14.0), ("leg_run", 0, 30.0), ("arm_leg", 0, 1.0)):
+        run = tracking.open_trial(f"{pattern} {seed}", "a", study.parent, {}, {})
+        tracking.log_metrics(run, {"test none/mpjpe_mm": value})
+        tracking.set_tags(run, {f"{EVALUATED}none": "f"})
+        cells.append({"trained_on": pattern, "seed": seed, "key": f"{pattern} {seed}", "scores": {"none": "f"}})
+    cells.append({"trained_on": "arm_leg", "seed": 1, "key": "never run", "scores": {"none": "f"}})
+    described = {"title": "t", "source": "toy", "skeleton": "h36m_17", "members": {"a": cells}}
+    tracking.log_plain(study.parent, described, "study.json")
+    found = read_study(tracking, "uneven").matrices["a"]["mpjpe_mm"]
+    assert found.seeds == (2, 1, 2)
+    np.testing.assert_allclose(found.mean[:, 0], [12.0, 30.0, np.nan])
+    np.testing.assert_allclose(found.std[:, 0], [np.sqrt(8), np.nan, np.nan])
