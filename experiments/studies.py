@@ -1,5 +1,6 @@
 """Run what is left of a planned study. Everything that can refuse comes before anything is written."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,14 +9,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from posegrid.datasets.store import Store
 from posegrid.experiments.planning import Plan
 from posegrid.experiments.progress import Progress, Say
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
 from posegrid.orchestration.grid import Stage, Study, Work, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
 from posegrid.orchestration.protocol import scoring_protocol, window_words
-from posegrid.orchestration.settings import occlusion_label
-from posegrid.orchestration.tracking import Tracking
+from posegrid.orchestration.settings import fingerprint, occlusion_label
+from posegrid.orchestration.tracking import Tracking, sqlite_uri
 
 Launch = Callable[[Study, list[Work], Progress], dict[str, str]]
 
@@ -40,6 +42,32 @@ class Where:
         return self.launch == "ray" and self.resources.gpus > 0
 
 
+def where_to_run(
+    home: Path, tracking: str | None, storage: str | None, launch: str, address: str | None, resources: Resources
+) -> Where:
+    """Where a command runs, as its options say. Raises ValueError for an unknown launcher."""
+    if launch not in ("ray", "local"):
+        raise ValueError(f'--launch {launch} is unknown. Allowed: "ray", "local". Choose one.')
+    if launch == "local" and resources != Resources():
+        warnings.warn("--launch local runs one worker on the CPU: --workers and the like have no effect", stacklevel=2)
+    return Where(
+        tracking=tracking or sqlite_uri(home / "mlflow.db"),
+        storage=storage or str((home / "state").resolve()),
+        launch=launch,
+        address=address,
+        resources=resources,
+    )
+
+
+def study_name(default: str, overrides: list[str] | None = None, given: str | None = None) -> str:
+    """Name of a study; changed recipes make another one, so that the unchanged one's report stays as it is."""
+    changed = f"-{fingerprint(sorted(overrides))[:6]}" if overrides else ""
+    name = given or default + changed
+    if not all(sign.isalnum() or sign in "-_." for sign in name):
+        raise ValueError(f"study name {name!r}: allowed are letters, digits, '-', '_' and '.'. Choose another name.")
+    return name
+
+
 def run(planned: Plan, where: Where, say: Say) -> Study:
     """Run everything that is left of a study.
 
@@ -56,7 +84,7 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
             study = _open(planned, tracking, work)
             tracking.finish(study.parent, "FINISHED")
             return study
-        with launcher(where, say) as launch:
+        with launcher(where, say, planned.store) as launch:
             study = _open(planned, tracking, work)
             try:
                 failed = launch(study, left, Progress(left, say))
@@ -107,8 +135,10 @@ def only_one(study: str, storage: str) -> Iterator[None]:
 
 
 @contextmanager
-def launcher(where: Where, say: Say) -> Iterator[Launch]:
-    """What runs stages. Connects to Ray and compares resources on entry."""
+def launcher(where: Where, say: Say, store: Store | None = None) -> Iterator[Launch]:
+    """What runs stages. Connects to Ray and compares resources on entry; on a cluster it asks every node for the rest,
+    and for the data store if one is given. Raises ValueError for what is missing.
+    """
     if where.launch == "local":
         from posegrid.orchestration.launch.local import run_local
 
@@ -127,8 +157,12 @@ def launcher(where: Where, say: Say) -> Iterator[Launch]:
             )
         say(
             f"Ray: {cluster.nodes} node(s), {cluster.cpus} CPU cores, {cluster.gpus} GPUs; "
-            f"{cluster.concurrent} stages side by side"
+            f"{cluster.concurrent} stages side by side{' once it has grown' if cluster.grows else ''}"
         )
+        if where.address is not None:
+            from posegrid.orchestration.launch.nodes import preflight
+
+            preflight(cluster, where.resources, tracking=where.tracking, storage=where.storage, store=store, say=say)
 
         def launch(study: Study, left: list[Work], progress: Progress) -> dict[str, str]:
             progress.concurrent = cluster.concurrent

@@ -1,5 +1,6 @@
 """Connect to Ray and refuse early: what is asked against what is there, before a trial waits in a silent queue."""
 
+import hashlib
 import logging
 import os
 import socket
@@ -10,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from posegrid.orchestration.launch.capacity import Node, check_fits, startable, trials_on
 from posegrid.orchestration.launch.resources import Resources
 
 TRIAL_SLOT = "trial_slot"
@@ -37,11 +39,15 @@ _ONE_MACHINE = {
 class Connected:
     """A connected cluster."""
 
+    address: str
     cpus: int
     gpus: int
     nodes: int
+    """Nodes that are there now."""
     concurrent: int
     """Trials that run side by side."""
+    grows: bool
+    """Whether cores, GPUs and trials are those of the largest cluster that its autoscaler may make."""
 
 
 @contextmanager
@@ -56,6 +62,7 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
         import ray  # reads its environment on import
 
         _ensure_token()
+        later = [] if address is None else startable(Path.home())
         if address is None:
             cores = cpus or len(os.sched_getaffinity(0))
             address = stack.enter_context(_on_this_machine(resources, cores))
@@ -72,8 +79,14 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
             logging_level=logging.WARNING,
             runtime_env={"env_vars": environment},
         )
-        alive = sum(node["Alive"] for node in ray.nodes())
-        yield _checked(ray.cluster_resources(), alive, resources, address)
+        yield _checked([node["Resources"] for node in ray.nodes() if node["Alive"]], later, resources, address)
+
+
+@contextmanager
+def cluster_environment() -> Iterator[None]:
+    """For the time of a block, the environment in which Ray must be imported to talk to a cluster from outside."""
+    with _environment(_ENVIRONMENT):
+        yield
 
 
 @contextmanager
@@ -83,13 +96,13 @@ def _on_this_machine(resources: Resources, cores: int) -> Iterator[str]:
 
     logging.getLogger("ray._private.utils").setLevel(logging.ERROR)  # it tells that RAY_ADDRESS now means this cluster
     gpus = _gpus_here()
-    _refuse_if_too_small(resources, cores, gpus, "this machine")
+    trials = check_fits(resources, [{"CPU": cores, "GPU": gpus}], [], "this machine")
     head = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": cores,
             "num_gpus": gpus,
-            "resources": {TRIAL_SLOT: concurrent_trials(resources, cores, gpus)},
+            "resources": {TRIAL_SLOT: trials},
             "object_store_memory": 200 * 2**20,  # data are read from mapped files, not from Ray's store
             "include_dashboard": True,  # trials that end early free their workers through its state service
             "dashboard_host": "127.0.0.1",
@@ -103,33 +116,19 @@ def _on_this_machine(resources: Resources, cores: int) -> Iterator[str]:
         head.shutdown()
 
 
-def concurrent_trials(resources: Resources, cpus: int, gpus: int) -> int:
-    """How many trials fit side by side."""
-    by_cpu = cpus // (resources.workers * resources.cpus)
-    return by_cpu if not resources.gpus else min(by_cpu, int(gpus / (resources.workers * resources.gpus)))
-
-
-def _checked(present: dict[str, float], nodes: int, resources: Resources, address: str) -> Connected:
-    cpus, gpus = int(present.get("CPU", 0)), int(present.get("GPU", 0))
-    _refuse_if_too_small(resources, cpus, gpus, f"the cluster at {address}")
-    slots = int(present.get(TRIAL_SLOT, 0))
+def _checked(nodes: list[Node], later: list[Node], resources: Resources, address: str) -> Connected:
+    trials = check_fits(resources, nodes, later, f"the cluster at {address}")
+    slots = int(sum(node.get(TRIAL_SLOT, 0) for node in nodes))
     if not slots:
         raise ValueError(
             f"the cluster at {address} has no resource {TRIAL_SLOT!r}, which trials take while they wait for their "
             f"""workers. Start its head with `ray start --head --resources='{{"{TRIAL_SLOT}": 64}}'`."""
         )
-    return Connected(cpus=cpus, gpus=gpus, nodes=nodes, concurrent=min(slots, concurrent_trials(resources, cpus, gpus)))
-
-
-def _refuse_if_too_small(resources: Resources, cpus: int, gpus: int, where: str) -> None:
-    for what, each, have in (("CPU cores", resources.cpus, cpus), ("GPUs", resources.gpus, gpus)):
-        need = resources.workers * each
-        if need > have:
-            raise ValueError(
-                f"a trial asks for {resources.workers} workers x {each:g} {what} = {need:g}, but {where} has {have}; "
-                f"it was set with --workers, --cpus-per-worker and --gpus-per-worker. Allowed: at most {have} in all. "
-                "Ask for fewer workers or join a larger cluster with --address."
-            )
+    grows = trials > trials_on(nodes, resources)
+    cpus, gpus = (int(sum(node.get(key, 0) for node in (later if grows else nodes))) for key in ("CPU", "GPU"))
+    return Connected(
+        address=address, cpus=cpus, gpus=gpus, nodes=len(nodes), concurrent=min(slots, trials), grows=grows
+    )
 
 
 def _gpus_here() -> int:
@@ -145,9 +144,27 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def mlflow_login() -> tuple[str, str]:
+    """User and password of a cluster's MLflow server, made from Ray's token as clusters/environment.sh does.
+
+    Raises ValueError if there is no token here.
+    """
+    file = _token_file()
+    if not file.is_file():
+        raise ValueError(
+            f"there is no token in {file}, which opens the cluster's doors. Allowed: the file that `ray up` mounted on "
+            "its nodes. Copy it from the machine that started the cluster, readable by you alone."
+        )
+    return "posegrid", hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+
+
+def _token_file() -> Path:
+    return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+
+
 def _ensure_token() -> None:
     """Make Ray's token for this user if there is none, readable by nobody else."""
-    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
+    file = _token_file()
     if "RAY_AUTH_TOKEN" in os.environ:
         return
     if not file.exists():
