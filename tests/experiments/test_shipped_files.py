@@ -1,11 +1,10 @@
-"""Every shipped recipe, grid and cluster file is read and checked."""
+"""Every shipped recipe and grid is read and checked (cluster files: tests/cluster)."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from posegrid.datasets.centred_windows import windows_around
 from posegrid.datasets.skeletons import H36M_17
@@ -92,37 +91,6 @@ def test_published_numbers_have_source_and_protocol() -> None:
         assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
 
 
-def test_cluster_file_passes_rays_schema_and_our_rules() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    validate_config(prepare_config(config))
-    for name, kind in config["available_node_types"].items():
-        assert "resources" in kind, name
-        assert {"ImageId", "SecurityGroupIds", "IamInstanceProfile", "SubnetIds"} <= kind["node_config"].keys(), name
-    assert config["available_node_types"]["head"]["resources"]["CPU"] == 0
-    assert config["available_node_types"]["head"]["resources"]["trial_slot"] > 0
-    head = " ".join(config["head_start_ray_commands"])
-    assert "--autoscaling-config" in head
-    assert "--dashboard-host=127.0.0.1" in head
-    assert any("RAY_AUTH_MODE=token" in command for command in config["setup_commands"])
-    assert "~/.ray/auth_token" in config["file_mounts"]
-    assert (ROOT / config["file_mounts"]["~/posegrid/mlflow_server.sh"]).is_file()
-
-
-def test_cluster_file_gives_aws_parameters_it_knows() -> None:
-    import botocore.session
-    from botocore.validate import ParamValidator
-
-    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
-    model = botocore.session.get_session().get_service_model("ec2")
-    shape = model.operation_model("RunInstances").input_shape
-    for kind in config["available_node_types"].values():
-        # SubnetIds is Ray's own key
-        given = {key: value for key, value in kind["node_config"].items() if key != "SubnetIds"}
-        assert not ParamValidator().validate({**given, "MinCount": 1, "MaxCount": 1}, shape).generate_report()
-
-
 def test_component_ablation_leaves_out_one_transformer_each() -> None:
     """The sizes are the published parts (fact sheets), less what takes their place."""
     grid = catalogue.load_grid("uplift_upsample_components")
@@ -143,9 +111,8 @@ def test_component_ablation_leaves_out_one_transformer_each() -> None:
 
 
 def test_within_batch_augmentation_is_the_only_difference_of_its_grid(toy_store) -> None:  # type: ignore[no-untyped-def]
-    pairs, apart = (
-        catalogue.member_recipe(grid, member, []) for member in catalogue.load_grid("uplift_upsample_wba").members
-    )
+    grid = catalogue.load_grid("uplift_upsample_wba")
+    pairs, apart = (catalogue.member_recipe(grid, member, []) for member in grid.members)
     assert pairs.training.flip_pairs
     assert apart.training == replace(pairs.training, flip_pairs=False, flip=True)
     assert replace(apart, training=pairs.training) == pairs
