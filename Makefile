@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 POSEGRID := $(BIN)/posegrid
 DATA ?=
 HOME_FOLDER ?= runs
+HERE := not ray and not cluster and not cloud
 
 .DEFAULT_GOAL := help
 
@@ -28,11 +29,17 @@ else
 endif
 
 test: setup ## all tests, with those that start Ray on this machine
-	$(BIN)/python -m pytest -m "not ray" --numprocesses 3 --dist loadscope
+	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope
 	$(BIN)/python -m pytest -m ray
 
 test-unit: setup ## tests that need no Ray
-	$(BIN)/python -m pytest -m "not ray" --numprocesses 3 --dist loadscope
+	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope
+
+test-cluster: setup ## `ray up` for real on test hosts of this machine (root; see CLUSTER.md)
+	$(BIN)/python -m pytest -m cluster -s
+
+test-cloud: setup ## `ray up cluster.yaml` on mocked EC2 with test hosts (root; see CLUSTER.md)
+	$(BIN)/python -m pytest -m cloud -s
 
 check: setup ## lint, format, types, architecture
 	$(BIN)/ruff check .
@@ -49,4 +56,4 @@ wheel: setup ## build the wheel that cluster nodes install, with its constraints
 ui: setup ## open the results at http://127.0.0.1:5000
 	$(POSEGRID) ui --home $(HOME_FOLDER)
 
-.PHONY: help setup demo test test-unit check wheel ui
+.PHONY: help setup demo test test-unit test-cluster test-cloud check wheel ui
