@@ -11,7 +11,14 @@ from typing import Annotated, Any
 
 import typer
 
-from posegrid.experiments import analysis_commands, data_commands, import_commands, sampler_commands, studies
+from posegrid.experiments import (
+    analysis_commands,
+    data_commands,
+    import_commands,
+    lift_commands,
+    sampler_commands,
+    studies,
+)
 from posegrid.experiments.data_commands import say
 from posegrid.experiments.planning import Plan, plan
 from posegrid.orchestration.launch.resources import Resources
@@ -68,6 +75,9 @@ app.command()(data_commands.export)
 app.command()(data_commands.publish)
 app.command()(import_commands.import_checkpoint)
 app.command()(import_commands.export_model)
+app.command()(lift_commands.lift)
+app.command()(lift_commands.animate)
+app.command("export-keypoints")(lift_commands.export_keypoints)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
 app.command("study-samplers")(sampler_commands.study_samplers_command)

@@ -69,7 +69,9 @@ def run_stage(
         weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
         model.load_state_dict(weights)
         if workers.first:
-            data = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
+            data: dict[str, Any] = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
+            rates = {one.frame_rate for one in store.sequences if one.split == "train"}
+            data |= {"frame_rate": rates.pop()} if len(rates) == 1 else {}  # whoever lifts a video asks for it
             log_model(tracking, task.run_id, settings, pose_shape(store, settings.data), model, data)
     for pattern in task.patterns:
         scores = evaluate(model, store, settings, pattern, workers)
@@ -119,7 +121,8 @@ def log_model(
 ) -> None:
     """Log a trained model: its file, configuration and number of weights; the tag that says so comes last.
 
-    data: hash, source and name of the skeleton of what it was trained on.
+    data: hash, source and name of the skeleton of what it was trained on, and its frames per second if they are one
+    number.
     """
     content = checkpoint.model_file(settings, pose, model.state_dict(), data)
     folder, name = MODEL_ARTIFACT.split("/")

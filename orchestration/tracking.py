@@ -193,6 +193,26 @@ class Tracking:
         except MlflowException:
             raise ValueError(f"run {run_id!r} is not in {self.uri}. Copy the run id from the MLflow UI.") from None
 
+    def registered_run(self, name: str) -> str:
+        """Run id of a registered model, models:/NAME@ALIAS or models:/NAME/VERSION. Raises ValueError if there is none."""
+        model, sign, which = name.removeprefix("models:/").rpartition("@" if "@" in name else "/")
+        try:
+            version = (
+                self._client.get_model_version_by_alias(model, which)
+                if sign == "@"
+                else self._client.get_model_version(model, which)
+            )
+        except MlflowException as error:
+            known = [registered.name for registered in self._client.search_registered_models(max_results=20)]
+            raise ValueError(
+                f'"{name}" is no registered model of {self.uri} ({next(iter(str(error).splitlines()), "")}). Allowed are '
+                f"models:/NAME@ALIAS and models:/NAME/VERSION; registered are: {', '.join(known) or 'none yet'}. Correct "
+                "the name, or give a run id."
+            ) from None
+        if not version.run_id:
+            raise ValueError(f'"{name}" in {self.uri} belongs to no run, so it holds no model file. Give a run id.')
+        return version.run_id
+
     def open_trial(self, key: str, name: str, parent: str, params: dict[str, Any], tags: dict[str, str]) -> str:
         """Run id of the trial with that fingerprint: the live one, or a new child of `parent`."""
         runs = self._search(f"tags.`{KEY}` = '{key}'")

@@ -1,0 +1,1 @@
+"""Pictures of skeletons: still, moving, and to be turned by hand."""
