@@ -1,0 +1,5 @@
+"""Fixtures of downloads, for the tests of transfers and of the CMU database."""
+
+from download_server import clock, server, target
+
+__all__ = ["clock", "server", "target"]
