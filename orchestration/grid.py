@@ -84,6 +84,8 @@ class Work:
     """Weights are missing, or those of its conditioner were made anew."""
     patterns: tuple[dict[str, Any], ...]
     """Test patterns that are not scored yet."""
+    diverged: bool = False
+    """Its loss stopped being finite, and it would do so again: what it is built on is as it was."""
 
     @property
     def done(self) -> bool:
@@ -235,12 +237,14 @@ def remaining_work(stages: dict[str, Stage], trials: dict[str, Trial], data_hash
         # a conditioner trained anew has other weights, even if by a hair: what was built on the old ones is stale
         ready = [work for above in stage.needs if not (work := found[above]).train]
         runs = {work.stage.key: work.trial.run_id for work in ready if work.trial is not None}
-        train = trial is None or not trial.trained or len(runs) < len(stage.needs) or _differs(trial, stage, runs)
+        stale = trial is not None and (len(runs) < len(stage.needs) or _differs(trial, stage, runs))
+        train = trial is None or not trial.trained or stale
+        diverged = trial is not None and trial.diverged and not stale
         wanted = {occlusion_label(pattern): pattern for pattern in stage.patterns}
         scored = {} if train or trial is None else trial.evaluated
         due = stage.score_fingerprints(data_hash)
         patterns = tuple(pattern for label, pattern in wanted.items() if scored.get(label) != due[label])
-        found[key] = Work(stage=stage, trial=trial, train=train, patterns=patterns)
+        found[key] = Work(stage=stage, trial=trial, train=train, patterns=patterns, diverged=diverged)
     return list(found.values())
 
 

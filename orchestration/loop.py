@@ -22,6 +22,11 @@ from posegrid.orchestration.recipe_tables import TrainingSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
+
+class DivergenceError(FloatingPointError):
+    """The loss stopped being finite. Every worker raises it at the same place, and would do so again."""
+
+
 Report = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
 """Called once per epoch by every worker: metrics, and what makes the state to save (None: do not save now)."""
 
@@ -39,7 +44,7 @@ def train(
 
     `wrapped` is the model as the optimisation calls it: the model itself, or DistributedDataParallel around it.
     `resume` is a state that an earlier call gave to `report`; a finished one returns at once.
-    Raises FloatingPointError when the loss stops being finite, ValueError when the batch cannot be shared.
+    Raises DivergenceError when the loss stops being finite, ValueError when the batch cannot be shared.
     """
     training = settings.training
     _check_sharing(training, workers)
@@ -88,7 +93,7 @@ def train(
         # ---- what the epoch came to -----------------------------------------------------------------------------
         mean_loss = float(workers.sum(np.array([float(total) / steps]))[0]) / workers.world
         if not np.isfinite(mean_loss):
-            raise FloatingPointError(
+            raise DivergenceError(
                 f"the training loss of {settings.name} is {mean_loss} in epoch {epoch}; lower training.lr "
                 f"(now {training.lr}) or set training.gradient_clip."
             )
@@ -126,7 +131,7 @@ def train(
 
         report({**metrics, "epoch": epoch}, state if save else None)
     if best["weights"] is None:
-        raise FloatingPointError(
+        raise DivergenceError(
             f"no epoch of {settings.name} gave a finite validation {training.select_by}; lower training.lr "
             f"(now {training.lr})."
         )

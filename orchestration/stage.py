@@ -25,10 +25,10 @@ from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.lifter_errors import learn_errors
-from posegrid.orchestration.loop import train
+from posegrid.orchestration.loop import DivergenceError, train
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
-from posegrid.orchestration.tracking import EVALUATED, MODEL_ARTIFACT, TRAINED, Tracking
+from posegrid.orchestration.tracking import DIVERGED, EVALUATED, MODEL_ARTIFACT, TRAINED, Tracking
 from posegrid.orchestration.workers import Workers
 
 Save = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
@@ -45,7 +45,8 @@ def run_stage(
     """Train (or continue, or skip) and score one trial.
 
     `save(metrics, make_state)` receives each epoch's metrics and keeps the state where the run can find it again.
-    Raises ValueError if the data differ from what was planned.
+    Raises ValueError if the data differ from what was planned, DivergenceError if the loss stops being finite (the run
+    then has a tag that says so).
     """
     settings = Settings.from_plain(task.settings)
     store = open_store(local_store(task.store, content_hash=task.data_hash), verify=False)
@@ -113,7 +114,12 @@ def _train(
             tracking.log_metrics(task.run_id, {k: v for k, v in metrics.items() if k != "epoch"}, epoch)
         save(metrics, state)
 
-    return train(model, wrap(model), store, settings, workers, report, resume)
+    try:
+        return train(model, wrap(model), store, settings, workers, report, resume)
+    except DivergenceError as error:
+        if workers.first:
+            tracking.set_tags(task.run_id, {DIVERGED: str(error)})
+        raise
 
 
 def log_model(

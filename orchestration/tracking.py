@@ -32,6 +32,8 @@ from mlflow.exceptions import MlflowException
 EXPERIMENT = "posegrid"
 KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "study", "stage", "upstream", "trained"))
 FOLDS = "posegrid.folds"
+DIVERGED = "posegrid.diverged"
+"""Tag of a run whose loss stopped being finite, with what the loop said of it."""
 EVALUATED = "posegrid.evaluated."
 MODEL_ARTIFACT = "model/model.pt"
 _PARENT = "mlflow.parentRunId"
@@ -55,6 +57,11 @@ class Trial:
     def trained(self) -> bool:
         """True once the model file is logged."""
         return self.tags.get(TRAINED) == "true"
+
+    @property
+    def diverged(self) -> bool:
+        """True if its loss stopped being finite."""
+        return not self.trained and DIVERGED in self.tags
 
     @property
     def evaluated(self) -> dict[str, str]:
@@ -267,6 +274,15 @@ class Tracking:
     def last_step(self, run_id: str, metric: str) -> int:
         """Last step of a metric, -1 if it was never logged: a resumed run logs only what comes after."""
         return max((point.step for point in self._client.get_metric_history(run_id, metric)), default=-1)
+
+    def lowest(self, run_id: str, metric: str) -> float:
+        """Lowest value that a metric of a run ever had. Raises ValueError if it was never logged."""
+        values = [point.value for point in self._client.get_metric_history(run_id, metric)]
+        if not values:
+            raise ValueError(
+                f"run {run_id} in {self.uri} has no metric {metric}. Delete the run to have it made again."
+            )
+        return min(values)
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Set tags in one call."""

@@ -17,8 +17,11 @@ STATE = "state.pt"
 
 
 def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any]) -> None:
-    """Run a stage to its end. The name holds the run id: a run that was deleted never continues from old state."""
-    TorchTrainer(
+    """Run a stage to its end. The name holds the run id: a run that was deleted never continues from old state.
+
+    Raises FloatingPointError if its loss stopped being finite.
+    """
+    result = TorchTrainer(
         _worker,
         train_loop_config=task.plain(),
         scaling_config=ray.train.ScalingConfig(
@@ -34,12 +37,15 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
             callbacks=callbacks,
         ),
     ).fit()
+    if result.return_value is not None:
+        raise FloatingPointError(result.return_value)
 
 
-def _worker(plain: dict[str, Any]) -> None:
-    """What every Ray Train worker runs."""
+def _worker(plain: dict[str, Any]) -> str | None:
+    """What every Ray Train worker runs. Returns what the loop said if the loss stopped being finite."""
     # imported here: the processes of driver and controller load this file too, and need neither MLflow nor the models
     from posegrid.orchestration import checkpoint
+    from posegrid.orchestration.loop import DivergenceError
     from posegrid.orchestration.stage import run_stage
     from posegrid.orchestration.workers import Workers
 
@@ -65,4 +71,8 @@ def _worker(plain: dict[str, Any]) -> None:
     def wrap(model: torch.nn.Module) -> torch.nn.Module:
         return ray.train.torch.prepare_model(model, move_to_device=False)
 
-    run_stage(StageTask(**plain), workers, save, resume=resume, wrap=wrap)
+    try:
+        run_stage(StageTask(**plain), workers, save, resume=resume, wrap=wrap)
+    except DivergenceError as error:
+        return str(error)  # returned, not raised: Ray would start the workers again, and they would come to the same
+    return None
