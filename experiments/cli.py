@@ -17,6 +17,7 @@ from posegrid.experiments import (
     import_commands,
     lift_commands,
     sampler_commands,
+    search_commands,
     studies,
 )
 from posegrid.experiments.data_commands import say
@@ -81,6 +82,7 @@ app.command("export-keypoints")(lift_commands.export_keypoints)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
 app.command("study-samplers")(sampler_commands.study_samplers_command)
+app.command()(search_commands.search)
 
 
 @app.command()

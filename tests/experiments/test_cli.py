@@ -131,7 +131,7 @@ def test_unknown_recipe_key_names_the_nearest(folder: Path, capsys: pytest.Captu
         (("train", "mixste27"), 'recipe "mixste27"'),
         (("grid", "demos"), 'did you mean "demo"'),
         (("prepare", "cmuu", "--out", "x"), 'did you mean "cmu"'),
-        (("check", "recipes", "x"), "Known: recipe, grid, data, keypoints, setup"),
+        (("check", "recipes", "x"), "Known: recipe, grid, search, data, keypoints, setup"),
         (("evaluate", "nothing.pt"), "does not exist"),
     ],
 )
