@@ -18,6 +18,7 @@ from posegrid.datasets.windows import epoch_seed
 from posegrid.models.interface import Lifter
 from posegrid.orchestration.batches import Masks, scoring_batches, steps_per_epoch, training_batches
 from posegrid.orchestration.compiled_step import CompiledStep
+from posegrid.orchestration.optimisation import Schedule, make_optimizer, set_norm_momentum
 from posegrid.orchestration.recipe_tables import TrainingSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -52,9 +53,9 @@ def train(
     compute = settings.compute.resolved(model, gpu=workers.device.type != "cpu")
     loss_of = CompiledStep(wrapped) if compute.compile == "on" else wrapped
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = _optimizer(training, weights, fused=compute.fused == "on")
+    optimizer = make_optimizer(training, model, fused=compute.fused == "on")
     momentum = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm1d)}
-    schedule = _Schedule(training, optimizer, steps_per_epoch(store, settings))
+    schedule = Schedule(training, optimizer, steps_per_epoch(store, settings))
     average = [weight.detach().clone() for weight in weights] if training.ema else None
     best: dict[str, Any] = {"score": float("inf"), "epoch": -1, "weights": None, "loss": float("inf")}
     start = 0
@@ -74,7 +75,7 @@ def train(
         # ---- one pass over the training windows ---------------------------------------------------------------
         began = time.perf_counter()
         wrapped.train()
-        _set_norm_momentum(momentum, training, epoch)
+        set_norm_momentum(momentum, training, epoch)
         total, steps = torch.zeros((), device=workers.device), 0
         for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
             generator.manual_seed(epoch_seed(epoch_seed(training.seed, epoch), step))
@@ -156,6 +157,7 @@ def _validate(
     current = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(evaluated)
     model.eval()
+    began = time.perf_counter()
     generator = torch.Generator(device=workers.device)
     sums = np.zeros(4)  # loss total and windows, error total and joints
     training = settings.training
@@ -175,7 +177,10 @@ def _validate(
             sums[2:] += errors.sum(), errors.size
     model.load_state_dict(current)
     loss, windows, error, joints = workers.sum(sums)
-    found = {"validation/loss": float(loss / windows)}
+    found = {
+        "validation/loss": float(loss / windows),
+        "time/validation_windows_per_s": float(windows / (time.perf_counter() - began)),
+    }
     if joints:
         found["validation/mpjpe_mm"] = float(1000 * error / joints)
     return found
@@ -190,18 +195,6 @@ def _check_sharing(training: TrainingSettings, workers: Workers) -> None:
         )
 
 
-def _optimizer(training: TrainingSettings, weights: list[nn.Parameter], *, fused: bool) -> torch.optim.Optimizer:
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[training.optimizer]
-    return kind(weights, lr=training.lr, weight_decay=training.weight_decay, amsgrad=training.amsgrad, fused=fused)
-
-
-def _set_norm_momentum(own: dict[nn.BatchNorm1d, float | None], training: TrainingSettings, epoch: int) -> None:
-    """From each norm's own momentum towards the last one, m0 (m1 / m0)^(epoch / epochs), as in VideoPose3D."""
-    for norm, first in own.items() if training.norm_momentum_end else ():
-        assert first is not None
-        norm.momentum = first * (training.norm_momentum_end / first) ** (epoch / training.epochs)
-
-
 def _weights_of(model: nn.Module, weights: list[nn.Parameter], average: list[Tensor] | None) -> dict[str, Tensor]:
     """A copy of the weights to evaluate: the average where one is kept, the buffers as they are."""
     means = {} if average is None else {id(weight): mean for weight, mean in zip(weights, average, strict=True)}
@@ -213,60 +206,3 @@ def _update_average(average: list[Tensor], weights: list[nn.Parameter], decay: f
     decay = min(decay, (1 + step) / (10 + step))  # the first steps would otherwise dominate for long
     with torch.no_grad():
         torch._foreach_lerp_(average, [weight.detach() for weight in weights], 1 - decay)
-
-
-class _Schedule:
-    """Learning rate over steps, epochs and validations."""
-
-    def __init__(self, training: TrainingSettings, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> None:
-        self._training = training
-        self._optimizer = optimizer
-        self._total = training.epochs * steps_per_epoch
-        self.steps = 0
-        self._factor = 1.0
-        self._plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            optimizer, factor=training.factor, patience=training.patience, threshold=training.threshold
-        )
-
-    @property
-    def lr(self) -> float:
-        """Learning rate of the last step."""
-        return float(self._optimizer.param_groups[0]["lr"])
-
-    def before_step(self) -> None:
-        training = self._training
-        if training.schedule == "plateau":
-            base = self._factor * training.lr
-        elif training.schedule == "cosine":
-            base = training.lr * 0.5 * (1 + np.cos(np.pi * self.steps / self._total))
-        elif training.decay_steps:
-            base = training.lr * training.decay ** (self.steps / training.decay_steps)
-        else:
-            base = self._factor * training.lr
-        warm = min(1.0, (self.steps + 1) / training.warmup) if training.warmup else 1.0
-        for group in self._optimizer.param_groups:
-            group["lr"] = base * warm
-        self.steps += 1
-
-    def after_validation(self, best_loss: float) -> None:
-        """Plateau: stepped with the best loss so far, as DiffHPE's released code does."""
-        if self._training.schedule != "plateau":
-            return
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._factor * self._training.lr
-        self._plateau.step(best_loss)
-        self._factor = self.lr / self._training.lr
-
-    def after_epoch(self, epoch: int) -> None:
-        training = self._training
-        if training.schedule == "exponential":
-            large = training.large_decay_every and (epoch + 1) % training.large_decay_every == 0
-            self._factor *= training.large_decay if large else training.decay
-
-    def plain(self) -> dict[str, Any]:
-        plateau = {key: value for key, value in self._plateau.state_dict().items() if isinstance(value, int | float)}
-        return {"steps": self.steps, "factor": self._factor, "plateau": plateau}
-
-    def load(self, plain: dict[str, Any]) -> None:
-        self.steps, self._factor = plain["steps"], plain["factor"]
-        self._plateau.load_state_dict(plain["plateau"])

@@ -64,6 +64,8 @@ class TrainingSettings:
     """"adam" (weight decay enters the gradient) or "adamw" (decoupled)."""
     amsgrad: bool = False
     """Divide by the largest second moment so far (VideoPose3D, STCFormer)."""
+    beta2: float = 0.999
+    """Decay of the average of squared gradients (Adam's second beta)."""
     grid: int = 0
     """0: floor(F/L) windows of a sequence at random starts, fresh in every epoch (DiffHPE). n: a window centred on
     every n-th frame, always the same (VideoPose3D and PoseFormer: 1; MixSTE: the window length)."""
@@ -77,6 +79,8 @@ class TrainingSettings:
     and Upsample's within-batch augmentation). The batch counts both."""
     weight_decay: float = 0.0
     """Weight decay."""
+    decay_all: bool = True
+    """Every weight decays; false: only those of linear layers and convolutions, not norms, biases and embeddings."""
     schedule: str = "constant"
     """"constant", "plateau" (see factor, patience, threshold), "exponential" (see decay and the three after it) or
     "cosine" (to zero)."""
@@ -126,6 +130,7 @@ class TrainingSettings:
         _within("factor", self.factor, 0, 1)
         _within("steps", self.steps, 0)
         _within("decay", self.decay, 0, 1, above=True)
+        _within("beta2", self.beta2, 0, 0.999999)
         _within("norm_momentum_end", self.norm_momentum_end, 0, 1)
         for name in ("grid", "decay_steps", "large_decay_every"):
             _within(name, getattr(self, name), 0)

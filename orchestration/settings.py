@@ -91,6 +91,9 @@ class Settings:
         _drop_unset(identity["data"], "leave_out")
         for later in ("decay_steps", "large_decay", "large_decay_every", "norm_momentum_end"):
             _drop_unset(identity["training"], later)
+        for later, usual in (("beta2", 0.999), ("decay_all", True)):
+            if identity["training"][later] == usual:
+                identity["training"].pop(later)
         return fingerprint([identity, data_hash])
 
     def evaluation_fingerprint(self, pattern: dict[str, Any], data_hash: str) -> str:
