@@ -13,6 +13,7 @@ import typer
 
 from posegrid.experiments import (
     analysis_commands,
+    cluster_commands,
     data_commands,
     import_commands,
     lift_commands,
@@ -81,6 +82,7 @@ app.command()(lift_commands.animate)
 app.command("export-keypoints")(lift_commands.export_keypoints)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
+app.command()(cluster_commands.submit)
 app.command("study-samplers")(sampler_commands.study_samplers_command)
 app.command()(search_commands.search)
 
@@ -208,19 +210,21 @@ def report(
 def check(
     what: Annotated[str, typer.Argument(help='"recipe", "grid", "data", "keypoints" or "setup".')],
     name: Annotated[str | None, typer.Argument(help="Recipe, grid, folder of a store, or keypoint files.")] = None,
+    data: Annotated[str | None, typer.Option("--data", help='With "setup": a data store that all nodes need.')] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    storage: Storage = None,
     address: Address = None,
     workers: WorkerCount = 1,
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
 ) -> None:
-    """Check a recipe, a grid, a store, keypoints, or tracking and resources - before anything runs."""
+    """Check a recipe, a grid, a store, keypoints, or what every node needs - before anything runs."""
     from posegrid.experiments import checks
 
     if what == "setup":
-        where = _where(home, tracking, None, "ray", address, Resources(workers=workers, gpus=gpus, cpus=cpus))
-        checks.check_setup(where, say)
+        where = _where(home, tracking, storage, "ray", address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+        checks.check_setup(where, say, data)
     else:
         checks.check(what, name, say)
 
@@ -229,10 +233,17 @@ def check(
 def ui(
     home: Home = Path("runs"),
     port: Annotated[int, typer.Option("--port", help="Port on localhost.")] = 5000,
+    cluster: cluster_commands.Cluster = None,
+    dashboard: Annotated[
+        int, typer.Option("--dashboard-port", help="With --cluster: port on localhost for Ray's dashboard.")
+    ] = 8265,
 ) -> None:
-    """Start the MLflow UI on localhost for the results under --home."""
+    """Show the MLflow UI on localhost: of the results under --home, or with --cluster of a cluster."""
     from posegrid.orchestration.tracking import serve_ui
 
+    if cluster is not None:
+        cluster_commands.open_ui(cluster, port, dashboard, say)
+        return
     serve_ui(home, port, say)
 
 
