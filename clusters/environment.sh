@@ -1,7 +1,8 @@
 # What every command on every node of a cluster runs with: sourced at the top of ~/.bashrc, which also `ray start`, `ray
 # exec` and `ray down` read. The mode of the token must be set on all nodes, else workers start without it.
 export PATH="$HOME/venv/bin:$PATH"
-export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true
+export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
+export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true
 if [ -f "$HOME/.ray/auth_token" ]; then
   # MLflow's login is made from the token, so that whoever holds the one holds the other
   MLFLOW_TRACKING_USERNAME=posegrid

@@ -18,8 +18,8 @@ from posegrid.orchestration.launch.wheel import build_wheel
 ROOT = Path(__file__).resolve().parents[2]
 LIMITS = "--num-cpus=1 --object-store-memory=100000000"
 """Every host sees the whole machine, so Ray is told how much of it is the host's."""
-NOTICE = "RAY_health_check_period_ms=1000 RAY_health_check_timeout_ms=2000 RAY_health_check_failure_threshold=3"
-"""A power cut is noticed after 9 s instead of 65."""
+NOTICE = "RAY_health_check_period_ms=2000 RAY_health_check_timeout_ms=8000 RAY_health_check_failure_threshold=3"
+"""A power cut is noticed after half a minute instead of one. Sooner, and a busy machine looks like a cut one."""
 
 
 class Site:
@@ -45,7 +45,7 @@ class Site:
         """A posegrid command on the laptop."""
         return [sys.executable, "-m", "posegrid.experiments.cli", *words]
 
-    def run(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(self, *words: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run a program on the laptop to its end, in the folder of the clone."""
         return subprocess.run(
             words,
@@ -59,7 +59,7 @@ class Site:
             check=False,
         )
 
-    def submit(self, *words: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+    def submit(self, *words: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """`posegrid submit --cluster FILE WORDS`, to its end."""
         return self.run(*self.command("submit", "--cluster", str(self.file), *words), timeout=timeout)
 

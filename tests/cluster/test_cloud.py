@@ -56,7 +56,7 @@ def cloud_and_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[C
         (made.clone / "lifter.toml").write_text(LIFTER)
         (made.clone / "grid.toml").write_text(GRID)
         began = time.monotonic()
-        up = made.run("ray", "up", "-y", str(made.file), timeout=300)
+        up = made.run("ray", "up", "-y", str(made.file), timeout=900)
         assert up.returncode == 0, up.stdout[-4000:] + "\n".join(cloud.troubles)
         told("ray up", time.monotonic() - began)
         yield cloud, made
@@ -130,7 +130,7 @@ def test_a_study_starts_its_workers_and_outlives_one(cloud_and_site: tuple[Cloud
                 lost = training[0]["InstanceId"]
                 cloud.interrupt(lost)
     log = "".join(said)
-    assert process.wait(600) == 0, log[-6000:]
+    assert process.wait(900) == 0, log[-6000:]
     told("the grid, with a worker lost", time.monotonic() - began)
     assert "asking the autoscaler for the first" in log
     assert "8 stages side by side once it has grown" in log
@@ -150,20 +150,20 @@ def site_trains(site: Site, address: str) -> bool:
 
 def test_idle_workers_go(cloud_and_site: tuple[Cloud, Site]) -> None:
     cloud, _ = cloud_and_site
-    seconds = until(lambda: kinds(cloud, "pending", "running") == ["head"], 240, "only the head runs")
+    seconds = until(lambda: kinds(cloud, "pending", "running") == ["head"], 600, "only the head runs")
     told("idle workers were gone after", seconds)
 
 
 def test_ray_down_leaves_nothing_running_and_the_results_on_a_stopped_disk(cloud_and_site: tuple[Cloud, Site]) -> None:
     cloud, site = cloud_and_site
     began = time.monotonic()
-    down = site.run("ray", "down", "-y", str(site.file), timeout=200)
+    down = site.run("ray", "down", "-y", str(site.file), timeout=600)
     assert down.returncode == 0, down.stdout
     told("ray down", time.monotonic() - began)
     assert kinds(cloud, "pending", "running", "stopping") == []
     assert kinds(cloud, "stopped") == ["head"]
     began = time.monotonic()
-    up = site.run("ray", "up", "-y", str(site.file), timeout=300)
+    up = site.run("ray", "up", "-y", str(site.file), timeout=900)
     assert up.returncode == 0, up.stdout[-4000:]
     told("ray up again", time.monotonic() - began)
     assert len(cloud.instances("running")) == 1
@@ -171,5 +171,5 @@ def test_ray_down_leaves_nothing_running_and_the_results_on_a_stopped_disk(cloud
     done = site.submit(*words, "--storage", str(site.shared / "state"))
     assert done.returncode == 0, done.stdout
     assert "2 stages, 2 done, 0 to run" in done.stdout
-    site.run("ray", "down", "-y", str(site.file), timeout=200)
+    site.run("ray", "down", "-y", str(site.file), timeout=600)
     assert cloud.instances("pending", "running") == []
