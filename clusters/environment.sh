@@ -3,6 +3,8 @@
 export PATH="$HOME/venv/bin:$PATH"
 export RAY_AUTH_MODE=token RAY_USAGE_STATS_ENABLED=0
 export MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT=true
+# Ray's numbers for Prometheus are told to everybody, without a token: off, at ports that cannot be
+export RAY_enable_metrics_collection=0 AUTOSCALER_METRIC_PORT=-1 DASHBOARD_METRIC_PORT=-1
 if [ -f "$HOME/.ray/auth_token" ]; then
   # MLflow's login is made from the token, so that whoever holds the one holds the other
   MLFLOW_TRACKING_USERNAME=posegrid
