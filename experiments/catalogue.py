@@ -1,10 +1,12 @@
 """Recipes and grids: the shipped ones by name, a user's by path; which recipes a grid trains and tests on what."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from posegrid.datasets.options import from_values, unknown
+from posegrid.experiments.axes import followed, points
 from posegrid.experiments.reports.published import published_table
 from posegrid.orchestration.recipe_files import load_recipe, parse_overrides, read_toml
 from posegrid.orchestration.settings import Settings, occlusion_values
@@ -28,6 +30,18 @@ class Member:
     set: tuple[str, ...] = ()
     """Values of its recipe that are others here, such as "training.flip_pairs=true"; as with --set, which comes after
     them. They do not reach the recipe of a conditioner."""
+    axes: tuple[str, ...] = ()
+    """Values that the axes of the grid give it; they come after `set`. See `experiments/axes.py`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoreSeeds:
+    """Further seeds of one training pattern."""
+
+    train: str | dict
+    """The pattern, as in the grid's `train`."""
+    seeds: tuple[int, ...]
+    """Seeds beside those of the grid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +58,13 @@ class Grid:
     """Recipes. Figures compare each of the later ones with the first."""
     seeds: tuple[int, ...] = (0,)
     """Seeds; each trains everything once."""
+    more_seeds: tuple[MoreSeeds, ...] = ()
+    """Further seeds of single training patterns, where all seeds on all patterns would be too much."""
     set: tuple[str, ...] = ()
     """Values of recipes that are others throughout this grid, such as "small_lifter:training.epochs=8", also where that
     recipe is a conditioner, or without a name for all members. As with --set, which comes after them."""
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Recipe keys with several values each; `load_grid` crosses them with the members."""
     published: str = ""
     """Table of published.toml that the report shows beside these results; none if empty."""
 
@@ -54,12 +72,28 @@ class Grid:
         for name in ("train", "test", "members", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty; give at least one entry.")
+        for more in self.more_seeds:
+            if more.train not in self.train or set(more.seeds) & set(self.seeds):
+                raise ValueError(
+                    f"more_seeds names the pattern {more.train} with seeds {list(more.seeds)}. Allowed are patterns of "
+                    f"train, and other seeds than {list(self.seeds)}. Correct the entry."
+                )
         labels = [member.label for member in self.members]
         for label in labels:
             if not label.strip():
                 raise ValueError("a member's label is empty. Give it one: runs and tables are named by it.")
         if len(set(labels)) != len(labels):
             raise ValueError(f"member labels repeat: {', '.join(labels)}. Give each member a label of its own.")
+
+
+def seeds_of(grid: Grid, patterns: list[dict[str, Any]]) -> dict[tuple[int, ...], list[dict[str, Any]]]:
+    """Resolved training patterns by the seeds that they are trained with."""
+    more = [(occlusion_values(entry.train, "more_seeds"), entry.seeds) for entry in grid.more_seeds]
+    found: dict[tuple[int, ...], list[dict[str, Any]]] = {}
+    for pattern in patterns:
+        own = tuple(seed for other, seeds in more if other == pattern for seed in seeds)
+        found.setdefault((*grid.seeds, *own), []).append(pattern)
+    return found
 
 
 def names(folder: Path) -> list[str]:
@@ -81,13 +115,24 @@ def recipe(name: str, overrides: list[str] | None = None) -> Settings:
     return load_recipe(find(name, RECIPES, "recipe"), overrides)
 
 
-def load_grid(name: str) -> Grid:
-    """A grid by name or path. Raises ValueError for unknown keys, recipes or patterns."""
+def load_grid(name: str, axes: Mapping[str, Any] | None = None) -> Grid:
+    """A grid by name or path, crossed with its axes and those given. Raises ValueError for unknown keys, recipes or
+    patterns."""
     file = find(name, GRIDS, "grid")
     grid = from_values(Grid, read_toml(file), f"grids/{file.name}")
     if grid.published:
         published_table(grid.published, f"grids/{file.name}, key published")
-    return grid
+    return crossed(crossed(grid, grid.axes, f"grids/{file.name}, table [axes]"), axes or {}, "--axis")
+
+
+def crossed(grid: Grid, axes: Mapping[str, Any], where: str) -> Grid:
+    """A grid with a member for each of its members and combinations of values. Raises ValueError as `points` does."""
+    every = [
+        replace(member, label=", ".join(filter(None, (member.label, point.label))), axes=(*member.axes, *point.values))
+        for member in grid.members
+        for point in points(axes, where)
+    ]
+    return replace(grid, members=tuple(every), axes={})
 
 
 def resolve(patterns: tuple[str | dict, ...], where: str) -> list[dict[str, Any]]:
@@ -122,15 +167,27 @@ def overrides_for(name: str, overrides: list[str], *, member: bool) -> list[str]
 
 
 def member_recipe(grid: Grid, member: Member, overrides: list[str]) -> Settings:
-    """Settings of a grid's member: its recipe with the grid's values, the member's own, `overrides` and the conditioner's
-    pattern, in this order. Raises ValueError that names the member if its own values may be wrong."""
+    """Settings of a grid's member: its recipe with values of the grid, of the member, of the axes, of `overrides` and
+    the pattern of its conditioner, in this order. Raises ValueError that names the member if its own values may be
+    wrong."""
     before = overrides_for(member.recipe, list(grid.set), member=True)
+    crossed_with = overrides_for(member.recipe, list(member.axes), member=True)
     try:
-        return _with_conditioner(member, recipe(member.recipe, [*before, *member.set, *overrides]))
+        return _with_conditioner(member, recipe(member.recipe, [*before, *member.set, *crossed_with, *overrides]))
     except ValueError as error:
-        if not member.set:
+        own = [*member.set, *crossed_with]
+        if not own:
             raise
-        raise ValueError(f'member "{member.label}" with set = {list(member.set)}: {error}') from None
+        raise ValueError(f'member "{member.label}" with set = {own}: {error}') from None
+
+
+def conditioner_recipe(grid: Grid, member: Member, name: str, overrides: list[str]) -> Settings:
+    """Settings of the conditioner's recipe of a grid's member. Values for all members hold for it too if it is one; of
+    the axes those that name it, and those that say how windows are cut, which must be the member's."""
+    is_member = name in {one.recipe for one in grid.members}
+    before = overrides_for(name, list(grid.set), member=is_member)
+    crossed_with = [*followed(member.axes), *overrides_for(name, list(member.axes), member=False)]
+    return recipe(name, [*before, *crossed_with, *overrides_for(name, overrides, member=is_member)])
 
 
 def _with_conditioner(member: Member, settings: Settings) -> Settings:

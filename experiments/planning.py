@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from posegrid.datasets.outline import is_outline
 from posegrid.datasets.store import Store, open_store
 from posegrid.experiments import catalogue
 from posegrid.experiments.catalogue import Grid, Member
@@ -39,14 +40,15 @@ class Plan:
 def plan(
     name: str,
     grid: Grid,
-    data: Path | str,
+    data: Path | str | Store,
     overrides: list[str] | None = None,
     *,
     decides: bool = True,
     tracking: Callable[[], Tracking] | None = None,
     gpu: bool = False,
 ) -> Plan:
-    """Resolve a grid and check every stage against the data: a folder or an address. Verifies the hash of the store.
+    """Resolve a grid and check every stage against the data: a folder or an address, whose hash is verified, or an open
+    store. On an outline (`datasets/outline.py`) only what it can decide is checked, and initial weights are left out.
 
     An override holds for all members, also where one is the conditioner of another, and comes after a member's own
     `set`; "RECIPE:table.key=value" holds for that recipe alone, member or not. `decides`: patterns and seeds in a
@@ -54,11 +56,13 @@ def plan(
     up that are given as finished runs. `gpu`: stages will train on GPUs. Raises ValueError for anything wrong.
     """
     tests = catalogue.resolve(grid.test, "test")
-    recipes = {member.recipe for member in grid.members}
 
-    def load(recipe: str) -> Settings:
-        chosen = catalogue.overrides_for(recipe, [*grid.set, *(overrides or [])], member=recipe in recipes)
-        return catalogue.recipe(recipe, chosen).resolved(gpu=gpu)
+    labelled = {member.label: member for member in grid.members}
+
+    @cache
+    def load(label: str, recipe: str) -> Settings:
+        settings = catalogue.conditioner_recipe(grid, labelled[label], recipe, overrides or []).resolved(gpu=gpu)
+        return _started(settings, store, tracking)
 
     def load_member(member: Member) -> Settings:
         chosen = catalogue.overrides_for(member.recipe, overrides or [], member=True)
@@ -72,15 +76,16 @@ def plan(
     resolved = [(member, load_member(member)) for member in grid.members]
     for _, settings in resolved if decides else ():
         _check_grid_decides(settings)
-    store = open_store(data)
-    resolved = [(member, with_initial(settings, store, tracking)) for member, settings in resolved]
-    ready = cache(lambda recipe: with_initial(load(recipe), store, tracking))
+    store = data if isinstance(data, Store) else open_store(data)
+    resolved = [(member, _started(settings, store, tracking)) for member, settings in resolved]
     stages: dict[str, Stage] = {}
     members: dict[str, dict[tuple[str, int], str]] = {}
     for member, settings in resolved:
         patterns = catalogue.resolve(member.train or grid.train, f"members[{member.label}].train")
         runs = None if tracking is None else finished
-        built = build_stages([settings], patterns, tests, grid.seeds, ready, store, runs)
+        built: dict[str, Stage] = {}
+        for seeds, trained in catalogue.seeds_of(grid, patterns).items():
+            built |= build_stages([settings], trained, tests, seeds, partial(load, member.label), store, runs)
         built = {key: replace(stage, member=member.label) if stage.patterns else stage for key, stage in built.items()}
         own = [stage for stage in built.values() if stage.patterns]
         members[member.label] = {(stage.trained_on, stage.settings.training.seed): stage.key for stage in own}
@@ -90,13 +95,30 @@ def plan(
                 # a stage may be the conditioner of one member and a member itself: score it under its own settings
                 stages[key] = stage
     ours = [stage for stage in stages.values() if stage.given is None]
-    for stage in ours:
-        check_stage(store, stage.settings, list(stage.patterns))
+    for stage in _unlike(ours):
+        if not is_outline(store):
+            check_stage(store, stage.settings, list(stage.patterns))
         if stage.patterns:
             chosen_chain(lifter_class(stage.settings.model["name"]), stage.settings)
+        if stage.patterns and not is_outline(store):
             check_aggregation(stage.settings, store)
     _check_scores(store, [stage.settings for stage in ours])
     return Plan(name=name, grid=grid, store=store, stages=stages, members=members, tests=tests)
+
+
+def _started(settings: Settings, store: Store, tracking: Callable[[], Tracking] | None) -> Settings:
+    """Settings with what identifies the weights that they start from; on an outline nothing is started."""
+    return replace(settings, initial=None) if is_outline(store) else with_initial(settings, store, tracking)
+
+
+def _unlike(stages: list[Stage]) -> list[Stage]:
+    """One of all stages that pass the same checks: their seed and how fast they learn make no difference."""
+    found: dict[str, Stage] = {}
+    for stage in stages:
+        training = replace(stage.settings.training, seed=0, lr=1.0, weight_decay=0.0, epochs=1)
+        same = replace(stage.settings, training=training, upstream=None, upstream_key="", initial=None)
+        found.setdefault(json.dumps([asdict(same), list(stage.patterns)], sort_keys=True), stage)
+    return list(found.values())
 
 
 def _check_scores(store: Store, every: list[Settings]) -> None:

@@ -1,0 +1,112 @@
+"""How long `posegrid plan` takes for a thousand finished cells: a store and a tracking database are made, then planned.
+
+    python -m posegrid.experiments.benchmarks.plan_thousand --folder FOLDER
+
+Two recipes (a lifter, and a wrapper on it), five patterns, a hundred seeds: 1,000 stages, each with a finished run that
+has the parameters, tags and metrics of a real one. The command itself is timed, from its start to its last line, as a
+process of its own. FOLDER is kept: a second call plans what the first one made.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from posegrid.datasets.schema import CameraSequence, Protocol
+from posegrid.datasets.skeletons import H36M_17
+from posegrid.datasets.store_writer import write_store
+from posegrid.experiments.catalogue import load_grid
+from posegrid.experiments.planning import Plan, plan
+from posegrid.orchestration.grid import Work, open_study, remaining_work
+from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, TRAINED_PER_S, VALIDATED_PER_S, WORKERS
+from posegrid.orchestration.settings import occlusion_label
+from posegrid.orchestration.tracking import EVALUATED, TRAINED, Tracking, sqlite_uri
+
+GRID = """title = "A thousand cells"
+train = ["none", "random_joints", "arm_leg", "leg_run", "frame_run"]
+test = ["none", "random_joints", "arm_leg", "leg_run", "frame_run"]
+seeds = {seeds}
+[[members]]
+recipe = "small_lifter"
+label = "lifter"
+[[members]]
+recipe = "small_wrapper"
+label = "wrapper"
+"""
+_EPOCHS = 3
+"""Epochs whose history is written for each run."""
+
+
+def made_up_store(folder: Path) -> Path:
+    """A small store with all splits."""
+    target = folder / "store"
+    if target.exists():
+        return target
+    generator = np.random.default_rng(0)
+    sequences = []
+    for subject, split in (("A", "train"), ("B", "train"), ("C", "test")):
+        for take in range(4):
+            poses = generator.normal(0, 0.3, (400, 17, 3)).astype(np.float32) + np.float32([0, 0, 4])
+            sequences.append(
+                CameraSequence(
+                    subject=subject,
+                    action=split,
+                    recording=f"take {take}",
+                    camera="0",
+                    frame_rate=50.0,
+                    width=1000,
+                    height=1000,
+                    keypoints=poses[..., :2] / poses[..., 2:],
+                    confidence=np.ones((400, 17), np.float32),
+                    poses=poses,
+                )
+            )
+    protocol = Protocol(train=("A", "B"), test=("C",), held_out=("B/take 3",))
+    write_store(target, sequences, source="toy", source_config={}, skeleton=H36M_17, protocol=protocol)
+    return target
+
+
+def finish_all(planned: Plan, tracking: Tracking) -> None:
+    """One run through the tracking layer for each stage, then the metrics of a finished one in one go."""
+    study = open_study(planned.name, planned.store, tracking, {"grid": planned.grid.title}, "")
+    names = ("mpjpe_mm", "p_mpjpe_mm", "n_mpjpe_mm", "mpjve_mm", "symmetry_gap_mm")
+    metrics = [f"test {occlusion_label(pattern)}/{name} all" for pattern in planned.tests for name in names]
+    metrics += ["train/loss", "train/lr", "validation/loss", "time/epoch_s"]
+    metrics += [TRAINED_PER_S, VALIDATED_PER_S, LIFTED_PER_S]
+    for work in remaining_work(planned.stages, {}, planned.store.content_hash):
+        # `task` opens the run; what its workers would log follows
+        task = study.task(Work(stage=work.stage, trial=None, train=True, patterns=work.patterns))
+        scores = work.stage.score_fingerprints(planned.store.content_hash)
+        tags = {EVALUATED + label: value for label, value in scores.items()}
+        tracking.set_tags(task.run_id, {**tags, DEVICE: "CPU, 1 thread", WORKERS: "1", TRAINED: "true"})
+        for epoch in range(_EPOCHS):
+            tracking.log_metrics(task.run_id, dict.fromkeys(metrics, 100.0 + epoch), epoch)
+        study.finish(work.stage.key)
+
+
+def main() -> None:
+    """Make what is not there yet, then time the command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    store, home, file = made_up_store(asked.folder), asked.folder / "runs", asked.folder / "thousand.toml"
+    file.write_text(GRID.format(seeds=list(range(asked.seeds))))
+    if not (home / "mlflow.db").exists():
+        began = time.perf_counter()
+        finish_all(plan("thousand", load_grid(str(file)), store), Tracking.open(sqlite_uri(home / "mlflow.db")))
+        print(f"made {10 * asked.seeds} finished runs in {time.perf_counter() - began:.0f} s")
+    command = [sys.executable, "-m", "posegrid.experiments.cli", "plan", str(file), "--data", str(store)]
+    for _ in range(asked.rounds):
+        began = time.perf_counter()
+        done = subprocess.run([*command, "--home", str(home)], check=True, capture_output=True, text=True)
+        print(f"{time.perf_counter() - began:.1f} s: {done.stdout.splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a study costs before it starts: hours, money, when it is done."""
