@@ -17,6 +17,7 @@ from posegrid.experiments import (
     data_commands,
     import_commands,
     lift_commands,
+    plan_commands,
     sampler_commands,
     search_commands,
     studies,
@@ -70,6 +71,11 @@ Set = Annotated[
     ),
 ]
 
+Axis = Annotated[
+    list[str] | None,
+    typer.Option("--axis", help="Cross the grid with values of a recipe key (repeatable): training.lr=1e-3,2e-4"),
+]
+
 
 app.command()(data_commands.prepare)
 app.command()(data_commands.fetch)
@@ -85,6 +91,7 @@ app.add_typer(analysis_commands.analyse, name="analyse")
 app.command()(cluster_commands.submit)
 app.command("study-samplers")(sampler_commands.study_samplers_command)
 app.command()(search_commands.search)
+app.command("plan")(plan_commands.plan_command)
 
 
 @app.command()
@@ -148,17 +155,20 @@ def grid(
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
     set_: Set = None,
+    axis: Axis = None,
 ) -> None:
     """Run a grid (train on pattern i, test on pattern j), then build its report. Repeat it to continue."""
     from posegrid.datasets.store import read_description
     from posegrid.datasets.store_cache import local_store
+    from posegrid.experiments.axes import given_axes
     from posegrid.experiments.catalogue import load_grid
 
-    loaded = load_grid(name)
+    loaded = load_grid(name, given_axes(axis or []))
     where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
     default = f"{Path(name).stem}-{read_description(local_store(data))['source']}"
     runs = partial(Tracking.existing, where.tracking)
-    _run(plan(_name(default, set_, study), loaded, data, set_, tracking=runs, gpu=where.gpu), where)
+    changes = [*(set_ or []), *(axis or [])]
+    _run(plan(_name(default, changes, study), loaded, data, set_, tracking=runs, gpu=where.gpu), where)
 
 
 @app.command()

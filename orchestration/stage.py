@@ -7,6 +7,7 @@ run is not set here but by the driver, which outlives the workers.
 import csv
 import io
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from posegrid.datasets.store_cache import local_store
 from posegrid.models.aggregation import AGGREGATIONS
 from posegrid.models.interface import Lifter, PoseShape, Refiner
 from posegrid.orchestration import checkpoint
+from posegrid.orchestration.amounts import scoring_amounts
 from posegrid.orchestration.batches import pose_shape
+from posegrid.orchestration.complexity import device_name
 from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.lifter_errors import learn_errors
 from posegrid.orchestration.loop import DivergenceError, train
+from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, WORKERS
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import DIVERGED, EVALUATED, MODEL_ARTIFACT, TRAINED, Tracking
@@ -67,6 +71,9 @@ def run_stage(
                 tracking.set_tags(task.run_id, {INITIAL: settings.initial.source})
         if isinstance(model, Refiner):
             learn_errors(model, task.fold_runs, settings, store, tracking, workers, settled=resume is not None)
+        if workers.first:
+            where = {DEVICE: device_name(workers.device), WORKERS: str(workers.world)}
+            tracking.set_tags(task.run_id, where)
         weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
         model.load_state_dict(weights)
         if workers.first:
@@ -74,10 +81,16 @@ def run_stage(
             rates = {one.frame_rate for one in store.sequences if one.split == "train"}
             data |= {"frame_rate": rates.pop()} if len(rates) == 1 else {}  # whoever lifts a video asks for it
             log_model(tracking, task.run_id, settings, pose_shape(store, settings.data), model, data)
+    seconds = 0.0
     for pattern in task.patterns:
+        began = time.perf_counter()
         scores = evaluate(model, store, settings, pattern, workers)
+        seconds += time.perf_counter() - began
         if workers.first:
             log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores)
+    if workers.first and seconds:
+        lifted, _ = scoring_amounts(store, settings)
+        tracking.log_metrics(task.run_id, {LIFTED_PER_S: lifted * len(task.patterns) / seconds})
 
 
 def _new_model(task: StageTask, settings: Settings, store: Store, tracking: Tracking) -> Lifter:
