@@ -23,10 +23,11 @@ NOTICE = "RAY_health_check_period_ms=2000 RAY_health_check_timeout_ms=8000 RAY_h
 
 
 class Site:
-    """Three hosts of a cluster, one outside of it, and a folder that all share like a network file system."""
+    """Hosts, the first ones (`nodes`) those of a cluster, and a folder that all share like a network file system."""
 
-    def __init__(self, hosts: Hosts, folder: Path) -> None:
+    def __init__(self, hosts: Hosts, folder: Path, nodes: int = 3) -> None:
         self.hosts = hosts
+        self.nodes = nodes
         self.shared = folder / "shared"
         self.clone = folder / "clone"
         self.file = self.clone / "mine.yaml"

@@ -66,18 +66,18 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     shared = [Path(sys.prefix), Path(sys.base_prefix)]
     with Hosts(4, shared=shared, written=[folder / "shared"]) as hosts:
         made = Site(hosts, folder)
-        made.prepare("clusters/on_premises.yaml", lambda config: own(config, hosts))
+        made.prepare("clusters/on_premises.yaml", lambda config: own(config, made))
         began = time.monotonic()
         up = made.run("ray", "up", "-y", str(made.file), timeout=900)
         assert up.returncode == 0, up.stdout[-4000:]
         told("ray up", time.monotonic() - began)
-        told("both workers joined, after", until(lambda: made.alive() == 3, 600, "three nodes"))
+        told("both workers joined, after", until(lambda: made.alive() == made.nodes, 900, "all nodes"))
         yield made
 
 
-def own(config: dict, hosts: Hosts) -> None:
+def own(config: dict, site: Site) -> None:
     """What is changed in the shipped file besides key and source of packages."""
-    head, *workers = (host.address for host in hosts.all[:3])
+    head, *workers = (host.address for host in site.hosts.all[: site.nodes])
     config["provider"] |= {"head_ip": head, "worker_ips": workers}
     for kind in ("head", "worker"):
         before_ray_start(config, kind, NOTICE, LIMITS)
@@ -114,7 +114,7 @@ def training(site: Site, index: int) -> int:
 
 
 def test_every_node_runs_the_installed_wheel(site: Site) -> None:
-    for index in range(3):
+    for index in range(site.nodes):
         where = site.hosts.run(index, "python -c 'import posegrid.models.mlp as m; print(m.__file__)'")
         assert where.startswith("/root/venv/lib/python"), where
         assert "token" in site.hosts.run(index, "echo $RAY_AUTH_MODE")
@@ -201,7 +201,7 @@ def test_a_submitted_grid_survives_a_power_cut(site: Site, grid: str) -> None:
     assert "SUCCEEDED" in log
     if not back:
         site.hosts.start(victim)
-    told("the lost node was back after", until(lambda: site.alive() == 3, 600, "three nodes again"))
+    told("the lost node was back after", until(lambda: site.alive() == site.nodes, 900, "three nodes again"))
 
 
 def login(site: Site) -> dict[str, str]:
@@ -322,7 +322,7 @@ def test_a_job_goes_on_without_the_laptop(site: Site, grid: str, wheel: str) -> 
 def test_nothing_is_given_to_a_host_outside(site: Site) -> None:
     """All ports that listen on more than localhost, sshd aside, asked without token; then Ray with a wrong one."""
     places = []
-    for index in range(3):
+    for index in range(site.nodes):
         listening = site.hosts.run(index, "ss -ltnH | awk '{print $4}'").split()
         ports = {place.rsplit(":", 1)[1] for place in listening if not place.startswith(("127.", "[::1]"))} - {"22"}
         assert ports, "a node listens"
@@ -355,7 +355,10 @@ def test_ray_down_leaves_nothing(site: Site) -> None:
 
     def left() -> list[str]:
         """What still runs of Ray, on any host."""
-        listed = [site.hosts.run(index, "pgrep -fa 'raylet|gcs_server|^ray::|dashboard' || true") for index in range(3)]
+        listed = [
+            site.hosts.run(index, "pgrep -fa 'raylet|gcs_server|^ray::|dashboard' || true")
+            for index in range(site.nodes)
+        ]
         return [line for text in listed for line in text.splitlines() if "pgrep" not in line]
 
     told("after `ray down`, Ray was gone everywhere after", until(lambda: not left(), 240, f"no Ray: {left()}"))
