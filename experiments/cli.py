@@ -189,18 +189,23 @@ def evaluate(
     ] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Score by another protocol (repeatable): evaluation.score=overlap")
+    ] = None,
 ) -> None:
     """Score a trained model on a data set and print the per-action table."""
     from posegrid.experiments.scoring import score
 
     results = _tracking(home, tracking)
+    if patch and set_:
+        raise ValueError("--set was given with --patch, which has one protocol of its own. Leave out one of them.")
     if patch:
         from posegrid.experiments.patch_scoring import score_patched
 
         score_patched(run, data, patch, split, patch_every, textures, lambda: Tracking.existing(results), say)
         return
     patterns = occlusion or ["none"]
-    score(run, data, patterns, split, hypotheses, lambda: Tracking.existing(results), say, log=log)
+    score(run, data, patterns, split, hypotheses, lambda: Tracking.existing(results), say, changes=set_, log=log)
 
 
 @app.command()
@@ -249,7 +254,7 @@ def ui(
     ] = 8265,
 ) -> None:
     """Show the MLflow UI on localhost: of the results under --home, or with --cluster of a cluster."""
-    from posegrid.orchestration.tracking import serve_ui
+    from posegrid.orchestration.tracking_pages import serve_ui
 
     if cluster is not None:
         cluster_commands.open_ui(cluster, port, dashboard, say)

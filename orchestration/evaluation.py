@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from posegrid.datasets.metrics.breakdown import BreakdownSums
 from posegrid.datasets.metrics.coherence import CoherenceConfig
 from posegrid.datasets.metrics.hypotheses import HypothesisSums
 from posegrid.datasets.metrics.position import mpjpe
@@ -15,6 +16,7 @@ from posegrid.datasets.windows import gather
 from posegrid.models.interface import Lifter
 from posegrid.orchestration.batches import Masks, scoring_windows, training_splits
 from posegrid.orchestration.lifting import lifted_windows
+from posegrid.orchestration.score_tables import Breakdown, Recordings, recording_sums
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
 
@@ -25,6 +27,10 @@ class Scores:
 
     sums: MetricSums
     """Sums of every metric per action; equal on every worker."""
+    recordings: Recordings
+    """The same per recording."""
+    breakdown: BreakdownSums
+    """Where the position error lies; equal on every worker."""
     sets: HypothesisSums | None
     """Sums of the metrics of sets of hypotheses, if there are several of each window; equal on every worker."""
     examples: dict[str, np.ndarray] = field(repr=False)
@@ -50,22 +56,31 @@ def evaluate(
     model.eval()
     masks = Masks(store, occlusion)
     coherence = CoherenceConfig(shoulder_parent=chosen.shoulder_parent, ddof=chosen.ddof)
-    sums = MetricSums(store.actions, coherence, store.skeleton)
+    sums, breakdown = recording_sums(store, coherence), Breakdown(store, settings, split)
     sets = HypothesisSums(store.actions, len(store.skeleton), chosen.hypotheses)
     action_of = np.array([store.actions.index(sequence.action) for sequence in store.sequences])
     examples: dict[str, np.ndarray] = {}
     for lifted in lifted_windows(model, store, settings, masks, split, workers):
         actions = action_of[lifted.windows.sequence]
-        sums.add(actions, lifted.predicted, lifted.target, lifted.visible, lifted.windows.weight)
+        sums.add(lifted.windows.sequence, lifted.predicted, lifted.target, lifted.visible, lifted.windows.weight)
+        breakdown.add(lifted)
         if lifted.hypotheses.shape[1] > 1:
             sets.add(actions, lifted.hypotheses, lifted.target, lifted.visible, lifted.windows.weight)
         if workers.first and not examples:
             examples = _examples(lifted.keypoints, lifted.visible, lifted.predicted, lifted.target)
-    total = MetricSums.from_array(store.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
+    total = MetricSums.from_array(sums.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
+    recordings = Recordings(sums=total, sequences=store.sequences)
+    breakdown.sums.set_array(workers.sum(breakdown.sums.to_array()))
     several = chosen.hypotheses > 1
     if several:  # on every worker, also where a regressor gave one hypothesis
         sets.set_array(workers.sum(sets.to_array()))
-    return Scores(sums=total, sets=sets if several and sets.frame_wise() else None, examples=examples)
+    return Scores(
+        sums=recordings.by_action(store.actions),
+        recordings=recordings,
+        breakdown=breakdown.sums,
+        sets=sets if several and sets.frame_wise() else None,
+        examples=examples,
+    )
 
 
 def _examples(

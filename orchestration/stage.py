@@ -30,9 +30,11 @@ from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.lifter_errors import learn_errors
 from posegrid.orchestration.loop import DivergenceError, train
 from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, WORKERS
+from posegrid.orchestration.preflight import installed
+from posegrid.orchestration.score_tables import BREAKDOWN, RECORDINGS, breakdown_csv
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
-from posegrid.orchestration.tracking import DIVERGED, EVALUATED, MODEL_ARTIFACT, TRAINED, Tracking
+from posegrid.orchestration.tracking import DIVERGED, EVALUATED, MODEL_ARTIFACT, TRAINED, VERSIONS, Tracking
 from posegrid.orchestration.workers import Workers
 
 Save = Callable[[dict[str, float], Callable[[], dict[str, Any]] | None], None]
@@ -138,7 +140,7 @@ def _train(
 def log_model(
     tracking: Tracking, run_id: str, settings: Settings, pose: PoseShape, model: Lifter, data: dict[str, Any]
 ) -> None:
-    """Log a trained model: its file, configuration and number of weights; the tag that says so comes last.
+    """Log a trained model: its file, configuration, versions, number of weights; the tag that says so comes last.
 
     data: hash, source and name of the skeleton of what it was trained on, and its frames per second if they are one
     number.
@@ -153,13 +155,14 @@ def log_model(
     weights = sum(weight.numel() for weight in model.parameters())
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     tracking.log_params(run_id, {"parameters": weights, "parameters_trained": trained})
-    tracking.set_tags(run_id, {TRAINED: "true"})
+    versions = ", ".join(f"{package} {version}" for package, version in installed().items())
+    tracking.set_tags(run_id, {VERSIONS: versions, TRAINED: "true"})
 
 
 def log_scores(
     tracking: Tracking, run_id: str, settings: Settings, pattern: dict[str, Any], data_hash: str, scores: Scores
 ) -> None:
-    """Log one scored pattern: metrics, per-action table, examples; the tag that says so comes last."""
+    """Log one scored pattern: metrics, tables, examples; the tag that says so comes last."""
     label = occlusion_label(pattern)
     action_wise, frame_wise = scores.sums.action_wise(), scores.sums.frame_wise()
     if scores.sets is not None:
@@ -170,6 +173,8 @@ def log_scores(
         run_id, {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
     )
     tracking.log_text(run_id, per_action_csv(scores), f"test/{label}/per_action.csv")
+    tracking.log_text(run_id, scores.recordings.csv(), f"test/{label}/{RECORDINGS}")
+    tracking.log_text(run_id, breakdown_csv(scores.breakdown), f"test/{label}/{BREAKDOWN}")
     with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
         file = Path(folder) / "examples.npz"
         np.savez_compressed(file, **scores.examples)  # type: ignore[arg-type]

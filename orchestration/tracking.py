@@ -6,22 +6,20 @@ makes no duplicates. Everything goes through `MlflowClient` with an explicit add
 environment, so nothing may depend on either.
 """
 
-import contextlib
 import json
 import math
 import os
-import socket
-import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from mlflow import MlflowClient
 from mlflow.data.meta_dataset import MetaDataset
@@ -34,6 +32,8 @@ KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "
 FOLDS = "posegrid.folds"
 DIVERGED = "posegrid.diverged"
 """Tag of a run whose loss stopped being finite, with what the loop said of it."""
+VERSIONS = "posegrid.versions"
+"""Tag of a run: what trained it, the digest of posegrid's sources among it."""
 EVALUATED = "posegrid.evaluated."
 MODEL_ARTIFACT = "model/model.pt"
 _PARENT = "mlflow.parentRunId"
@@ -52,6 +52,9 @@ class Trial:
     metrics: dict[str, float]
     """Last value of each metric."""
     params: dict[str, str]
+    started_ms: int | None = None
+    """Milliseconds since 1970."""
+    ended_ms: int | None = None
 
     @property
     def trained(self) -> bool:
@@ -96,6 +99,7 @@ class Tracking:
         self.experiment = experiment
         self._client = MlflowClient(tracking_uri=uri)
         self._experiment_id = ""
+        self._folders: dict[str, Path | None] = {}
 
     @classmethod
     def open(cls, uri: str, experiment: str = EXPERIMENT) -> "Tracking":
@@ -201,7 +205,7 @@ class Tracking:
             raise ValueError(f"run {run_id!r} is not in {self.uri}. Copy the run id from the MLflow UI.") from None
 
     def registered_run(self, name: str) -> str:
-        """Run id of a registered model, models:/NAME@ALIAS or models:/NAME/VERSION. Raises ValueError if there is none."""
+        """Run id of a registered model, models:/NAME@ALIAS or models:/NAME/VERSION. Raises ValueError if none."""
         model, sign, which = name.removeprefix("models:/").rpartition("@" if "@" in name else "/")
         try:
             version = (
@@ -212,9 +216,9 @@ class Tracking:
         except MlflowException as error:
             known = [registered.name for registered in self._client.search_registered_models(max_results=20)]
             raise ValueError(
-                f'"{name}" is no registered model of {self.uri} ({next(iter(str(error).splitlines()), "")}). Allowed are '
-                f"models:/NAME@ALIAS and models:/NAME/VERSION; registered are: {', '.join(known) or 'none yet'}. Correct "
-                "the name, or give a run id."
+                f'"{name}" is no registered model of {self.uri} ({next(iter(str(error).splitlines()), "")}). Allowed '
+                f"are models:/NAME@ALIAS and models:/NAME/VERSION; registered are: {', '.join(known) or 'none yet'}. "
+                "Correct the name, or give a run id."
             ) from None
         if not version.run_id:
             raise ValueError(f'"{name}" in {self.uri} belongs to no run, so it holds no model file. Give a run id.')
@@ -250,6 +254,7 @@ class Tracking:
                 [self.experiment_id], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
             )
             runs += page
+            self._folders |= {run.info.run_id: _folder_of(run) for run in page}
             token = page.token
             if not token:
                 return runs
@@ -274,6 +279,10 @@ class Tracking:
     def last_step(self, run_id: str, metric: str) -> int:
         """Last step of a metric, -1 if it was never logged: a resumed run logs only what comes after."""
         return max((point.step for point in self._client.get_metric_history(run_id, metric)), default=-1)
+
+    def history(self, run_id: str, metric: str) -> list[tuple[int, float]]:
+        """(step, value) of a metric of a run, in order; empty if it was never logged."""
+        return sorted((point.step, point.value) for point in self._client.get_metric_history(run_id, metric))
 
     def lowest(self, run_id: str, metric: str) -> float:
         """Lowest value that a metric of a run ever had. Raises ValueError if it was never logged."""
@@ -316,11 +325,18 @@ class Tracking:
 
     def artifacts(self, run_id: str, folder: str = "") -> list[str]:
         """Paths of the artifacts in a folder of a run."""
+        place = self._in_place(run_id, folder)
+        if place is not None:
+            return sorted(f"{folder}/{file.name}".lstrip("/") for file in place.iterdir()) if place.is_dir() else []
         return [item.path for item in self._client.list_artifacts(run_id, folder)]
 
     @contextmanager
     def fetched(self, run_id: str, name: str) -> Iterator[Path]:
-        """A local copy of an artifact. Raises ValueError if the run does not have it."""
+        """A file of an artifact, to read: where it lies, or a copy. Raises ValueError if the run does not have it."""
+        place = self._in_place(run_id, name)
+        if place is not None and place.is_file():
+            yield place
+            return
         with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
             try:
                 with _quiet():
@@ -328,6 +344,21 @@ class Tracking:
             except (MlflowException, OSError) as error:
                 raise ValueError(f"run {run_id} in {self.uri} has no artifact {name} ({error}).") from None
             yield path
+
+    def _in_place(self, run_id: str, name: str) -> Path | None:
+        """Where an artifact lies if this machine has the folder of the run: MLflow takes 0.2 s to copy one."""
+        if run_id not in self._folders:
+            try:
+                self._folders[run_id] = _folder_of(self._client.get_run(run_id))
+            except MlflowException:  # no such run: whoever asks says what it means
+                return None
+        folder = self._folders[run_id]
+        return None if folder is None else folder / name
+
+
+def _folder_of(run: Run) -> Path | None:
+    address = urlparse(run.info.artifact_uri)
+    return Path(url2pathname(address.path)) if address.scheme == "file" and not address.netloc else None
 
 
 def _trial(run: Run) -> Trial:
@@ -339,6 +370,8 @@ def _trial(run: Run) -> Trial:
         tags=tags,
         metrics=run.data.metrics,
         params=run.data.params,
+        started_ms=run.info.start_time,
+        ended_ms=run.info.end_time,
     )
 
 
@@ -359,24 +392,6 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"]
+            os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", None)  # threads end this in any order
         else:
             os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before
-
-
-def serve_ui(home: Path, port: int, say: Callable[[str], None]) -> None:
-    """Run the MLflow server for a local home on localhost until it is interrupted.
-
-    Raises ValueError if there are no results or the port is taken.
-    """
-    database = home / "mlflow.db"
-    if not database.is_file():
-        raise ValueError(f"no results under {home} (mlflow.db is missing). Run a study first, or pass --home.")
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise ValueError(f"port {port} is taken. Choose another one with --port.")
-    say(f"MLflow UI: http://127.0.0.1:{port}   (Ctrl-C ends it)")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # saves eight processes
-    with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run([*command, "--backend-store-uri", sqlite_uri(database)], env=environment, check=False)
