@@ -79,6 +79,22 @@ class Matrix:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A training of a member: one pattern, one seed."""
+
+    trained_on: str
+    seed: int
+    trial: Trial | None
+    """None if it was not started, or was deleted."""
+    scores: dict[str, str]
+    """Test pattern -> fingerprint of how this study scores it."""
+
+    def scored(self, column: str) -> bool:
+        """Whether the run holds the scores that this study asks for: another study may have scored it anew."""
+        return self.trial is not None and self.trial.evaluated.get(column) == self.scores.get(column, "")
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyResults:
     """A study as the report sees it."""
 
@@ -101,6 +117,10 @@ class StudyResults:
     """Label of a test pattern -> the resolved pattern; empty in older studies."""
     published: str = ""
     """Table of published.toml that the grid names."""
+    cells: dict[str, tuple[Cell, ...]] = field(default_factory=dict, repr=False)
+    """Member label -> all its trainings."""
+    run: Trial | None = field(default=None, repr=False)
+    """The parent run."""
 
     @property
     def baseline(self) -> str:
@@ -132,11 +152,17 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
     columns = tuple(dict.fromkeys(label for cell in every_cell for label in cell["scores"]))
     matrices: dict[str, dict[str, Matrix]] = {}
     first: dict[str, dict[str, Trial]] = {}
+    every: dict[str, tuple[Cell, ...]] = {}
     for label, cells in described["members"].items():
         by_row: dict[str, list[dict[str, Any]]] = {}
         for cell in sorted(cells, key=lambda cell: cell["seed"]):
             by_row.setdefault(cell["trained_on"], []).append(cell)
         rows = tuple(dict.fromkeys(cell["trained_on"] for cell in cells))
+        every[label] = tuple(
+            Cell(trained_on=row, seed=cell["seed"], trial=trials.get(cell["key"]), scores=cell["scores"])
+            for row in rows
+            for cell in by_row[row]
+        )
         matrices[label] = {
             metric: _matrix([by_row[row] for row in rows], rows, columns, trials, metric)
             for metric in METRICS | MODEL_METRICS
@@ -144,18 +170,21 @@ def read_study(tracking: Tracking, name: str) -> StudyResults:
         first[label] = {row: trials[by_row[row][0]["key"]] for row in rows if by_row[row][0]["key"] in trials}
     if not any(np.isfinite(matrix.mean).any() for member in matrices.values() for matrix in member.values()):
         raise ValueError(f"study {name!r} has no scored cell yet. Repeat its command to finish it.")
+    run = tracking.trial(parent)
     return StudyResults(
         name=name,
         parent=parent,
         title=described["title"],
         source=described["source"],
-        control_mm=tracking.trial(parent).metrics["control mean pose/mpjpe_mm"],
+        control_mm=run.metrics["control mean pose/mpjpe_mm"],
         skeleton=skeleton_named(described["skeleton"]),
         matrices=matrices,
         trials=first,
         scoring=described.get("scoring", {}),
         tests=described.get("tests", {}),
         published=described.get("published", ""),
+        cells=every,
+        run=run,
     )
 
 

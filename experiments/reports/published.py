@@ -1,5 +1,6 @@
 """Numbers that papers print, for the grids that name them: always marked, never averaged or mixed with ours."""
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,30 @@ def published_table(name: str, where: str) -> dict[str, Any]:
     if name not in tables:
         raise unknown("published table", name, where, list(tables))
     return tables[name]
+
+
+def why_unlike(table: dict[str, Any], source: str, protocols: list[str], windows: list[str]) -> list[str]:
+    """Why numbers of ours may not be compared with a published table's; what cannot be told from here is said too.
+
+    source: of our data; protocols and windows: those of our members, in words.
+    """
+    printed = str(table["protocol"])
+    reasons = []
+    if not _same_data(source, printed):
+        reasons.append(f"other data: ours are {source}, the published {printed.split(',')[0]}")
+    frames = re.search(r"(\d+) frames", printed)
+    others = sorted({window for window in windows if frames and window != frames.group(1)})
+    if frames and others:
+        reasons.append(f"other windows: ours of {', '.join(others)} frames, the published of {frames.group(1)}")
+    if part := [one for one in protocols if "1 window of" in one]:
+        reasons.append(f"ours score a part of the test split ({part[0]})")
+    reasons.append("2D detections, selection of the epoch and length of training may differ too")
+    return reasons
+
+
+def _same_data(source: str, printed: str) -> bool:
+    names = {"h36m": "Human3.6M", "mpi_inf_3dhp": "MPI-INF-3DHP", "threedpw": "3DPW"}
+    return any(source.startswith(ours) and theirs in printed for ours, theirs in names.items())
 
 
 def by_itself(name: str) -> str:

@@ -28,10 +28,6 @@ def report_search(resolved: ResolvedSearch, found: Found, say: Say, out: Path | 
     mattered = importances(resolved.strategy, found.outcomes)
     for key, value in mattered.items():
         say(f"{key} explains {100 * value:.0f} % of the variance among trials")
-    results = build_report(tracking, found.study.name, say)
-    say("\n" + model_table(results, model_rows(results, {})))
-    if found.diverged:
-        say(f"{found.diverged} of the winner's runs diverged; the scores above are those of the others")
     text = winner_text(resolved, found)
     for name, content in (("search.csv", trial_csv(resolved, found)), ("winner.toml", text)):
         tracking.log_text(parent, content, f"search/{name}")
@@ -40,6 +36,10 @@ def report_search(resolved: ResolvedSearch, found: Found, say: Say, out: Path | 
     for name, figure in figures.items():
         if figure is not None:
             tracking.log_figure(parent, figure, f"search/{name}.png")
+    results = build_report(tracking, found.study.name, say)
+    say("\n" + model_table(results, model_rows(results, {})))
+    if found.diverged:
+        say(f"{found.diverged} of the winner's runs diverged; the scores above are those of the others")
     assert found.best.objective is not None
     tracking.log_metrics(parent, {"search/objective of the best": found.best.objective})
     say(f"the best: trial {found.best.proposal.trial}, {_values(found.best)}: {found.best.objective:.6g} {search.unit}")

@@ -1,0 +1,140 @@
+"""Scored windows as SVG skeletons: the 2D input, the pose from the front and from the side, with the truth.
+
+Colours are those of every drawing of posegrid: sides of the body; hidden joints are hollow, their bones dotted.
+"""
+
+import io
+
+import numpy as np
+from markupsafe import Markup
+
+from posegrid.datasets.skeletons import Skeleton
+from posegrid.experiments.drawing.palette import SIDES, TRUTH, hidden_words, sides_of
+
+_SIZE, _GAP = 190.0, 14.0
+_VIEWS = (("front", 0), ("side", 2))
+"""View and the axis of the camera that runs across."""
+NAMES = ("best", "median", "worst")
+
+
+def draw_examples(content: bytes, skeleton: Skeleton) -> list[tuple[str, Markup]]:
+    """(what it shows, drawing) of the best, median and worst window of an examples.npz, at one frame each.
+
+    The frame with most hidden joints says most; the middle one where nothing is hidden.
+    """
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        keypoints, visible, predicted, target = (
+            arrays[name] for name in ("keypoints", "visible", "predicted", "target")
+        )
+    hidden = (~visible).sum(axis=2)
+    frames = np.where(hidden.max(axis=1) > 0, hidden.argmax(axis=1), keypoints.shape[1] // 2)
+    errors = 1000 * np.linalg.norm(predicted - target, axis=-1).mean(axis=(1, 2))
+    found = []
+    for which, (name, frame) in enumerate(zip(NAMES, frames, strict=False)):
+        seen = visible[which, frame]
+        now = 1000 * np.linalg.norm(predicted[which, frame] - target[which, frame], axis=-1).mean()
+        words = (
+            f"{name} window, {errors[which]:.0f} mm; frame {frame + 1} of {keypoints.shape[1]}: {now:.0f} mm, "
+            f"{hidden_words(~seen, skeleton)}"
+        )
+        drawing = _panels(keypoints[which, frame], seen, predicted[which, frame], target[which, frame], skeleton)
+        found.append((words, drawing))
+    return found
+
+
+def key() -> Markup:
+    """What the signs mean."""
+    parts = [_key_line(colour, "", name) for name, colour in (("left", SIDES["left"]), ("right", SIDES["right"]))]
+    parts += [_key_line(SIDES["middle"], "", "middle"), _key_line(TRUTH, "5 3", "truth")]
+    circle = f'<circle cx="13" cy="6" r="4" fill="#FFFFFF" stroke="{SIDES["middle"]}" stroke-width="2"/>'
+    dotted = f'<line x1="0" y1="6" x2="26" y2="6" stroke="{SIDES["middle"]}" stroke-width="2" stroke-dasharray="2 3"/>'
+    parts.append(_key_entry(dotted + circle, "hidden from the model"))
+    return Markup("").join(parts)
+
+
+def _key_line(colour: str, dash: str, name: str) -> Markup:
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return _key_entry(f'<line x1="0" y1="6" x2="26" y2="6" stroke="{colour}" stroke-width="3"{dashed}/>', name)
+
+
+def _key_entry(drawing: str, name: str) -> Markup:
+    box = '<span class="entry"><svg width="26" height="12" viewBox="0 0 26 12" aria-hidden="true">{}</svg> {}</span> '
+    return Markup(box).format(Markup(drawing), name)
+
+
+def _panels(
+    keypoints: np.ndarray, visible: np.ndarray, predicted: np.ndarray, target: np.ndarray, skeleton: Skeleton
+) -> Markup:
+    parts = [_title(0, "input"), *_pose(_placed(keypoints[visible], keypoints, 0), visible, skeleton, guessed=False)]
+    truth, pose = target - target[skeleton.root], predicted - predicted[skeleton.root]
+    # one scale for both views, so that a person is as tall in the one as in the other
+    everything = np.concatenate([truth, pose])
+    reach = float(np.ptp(everything, axis=0).max())
+    for number, (view, across) in enumerate(_VIEWS, start=1):
+        axes = [across, 1]
+        frame = everything[:, axes]
+        parts.append(_title(number, view))
+        parts += _bones(_placed(frame, truth[:, axes], number, reach), skeleton, TRUTH, "5 3", 1.5)
+        parts += _pose(_placed(frame, pose[:, axes], number, reach), visible, skeleton, guessed=True)
+        if number == 1:
+            parts.append(_ruler(number, reach))
+    width = 3 * _SIZE + 2 * _GAP
+    return Markup(
+        f'<svg class="pose" viewBox="0 0 {width:g} {_SIZE + 16:g}" role="img" aria-label="2D input and 3D pose">'
+        + "".join(parts)
+        + "</svg>"
+    )
+
+
+def _placed(frame: np.ndarray, points: np.ndarray, number: int, reach: float = 0.0) -> np.ndarray:
+    """Points (n, 2) on panel `number`, so that those of `frame` fill it, or `reach` does."""
+    if not len(frame):
+        return np.full((len(points), 2), np.nan)
+    low, high = frame.min(axis=0), frame.max(axis=0)
+    scale = (_SIZE - 24) / max(reach or float((high - low).max()), 1e-6)
+    return (points - (low + high) / 2) * scale + [number * (_SIZE + _GAP) + _SIZE / 2, _SIZE / 2 + 16]
+
+
+def _pose(points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, *, guessed: bool) -> list[str]:
+    """A pose by sides; joints that were not seen only if they are `guessed`."""
+    side = {joint: name for name, joints in sides_of(skeleton).items() for joint in np.flatnonzero(joints)}
+    parts = []
+    for child, parent in skeleton.bones:
+        seen = bool(visible[child] and visible[parent])
+        if seen or guessed:
+            parts.append(_stroke(points[child], points[parent], SIDES[side[child]], "" if seen else "2 3", 2.6))
+    for joint in range(len(skeleton)):
+        if visible[joint] or guessed:
+            paint = SIDES[side[joint]]
+            fill, r = (paint, 2.6) if visible[joint] else ("#FFFFFF", 4.0)
+            parts.append(
+                f'<circle cx="{points[joint, 0]:.1f}" cy="{points[joint, 1]:.1f}" r="{r:g}" fill="{fill}" '
+                f'stroke="{paint}" stroke-width="1.6"/>'
+            )
+    return parts
+
+
+def _bones(points: np.ndarray, skeleton: Skeleton, colour: str, dash: str, width: float) -> list[str]:
+    return [_stroke(points[child], points[parent], colour, dash, width) for child, parent in skeleton.bones]
+
+
+def _stroke(first: np.ndarray, last: np.ndarray, colour: str, dash: str, width: float) -> str:
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<line x1="{first[0]:.1f}" y1="{first[1]:.1f}" x2="{last[0]:.1f}" y2="{last[1]:.1f}" stroke="{colour}" '
+        f'stroke-width="{width:g}" stroke-linecap="round"{dashed}/>'
+    )
+
+
+def _title(number: int, words: str) -> str:
+    return f'<text x="{number * (_SIZE + _GAP) + _SIZE / 2:.1f}" y="11" text-anchor="middle">{words}</text>'
+
+
+def _ruler(number: int, reach: float) -> str:
+    """A line of half a metre."""
+    length = 0.5 * (_SIZE - 24) / max(reach, 1e-6)
+    left, at = number * (_SIZE + _GAP) + _SIZE + _GAP / 2 - length / 2, _SIZE + 12
+    return (
+        f'<line x1="{left:.1f}" y1="{at:g}" x2="{left + length:.1f}" y2="{at:g}" stroke="#333333" stroke-width="1.5"/>'
+        f'<text x="{left + length / 2:.1f}" y="{at - 4:g}" text-anchor="middle">0.5 m</text>'
+    )
