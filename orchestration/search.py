@@ -134,9 +134,7 @@ def importances(strategy: Strategy, outcomes: Sequence[Outcome]) -> dict[str, fl
     distributions = {key: _distribution(parameter) for key, parameter in strategy.space.items()}
     for one in finished:
         params = {key: _to_optuna(strategy.space[key], value) for key, value in one.proposal.values.items()}
-        study.add_trial(
-            optuna.trial.create_trial(params=params, distributions=distributions, value=one.objective)  # type: ignore[arg-type]
-        )
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=distributions, value=one.objective))
     evaluator = optuna.importance.FanovaImportanceEvaluator(seed=strategy.seed)
     return {
         key: float(value) for key, value in optuna.importance.get_param_importances(study, evaluator=evaluator).items()

@@ -68,10 +68,12 @@ def response_surface(search: Search, found: Found) -> Figure | None:
     triangles = _triangles(points[finite], parameters)
     if triangles is not None and values.max() > values.min():
         axis.tricontourf(triangles, values, levels=14, cmap=_COLOURS, norm=colours.norm, alpha=0.6)
-    axis.scatter(*points[finite].T, c=values, cmap=_COLOURS, norm=colours.norm, edgecolors="black", zorder=3)
-    axis.scatter(*points[~finite].T, marker="x", color="black", zorder=3)
-    best = [found.best.proposal.values[key] for key in pair]
-    axis.scatter(*best, marker="*", s=260, facecolors="none", edgecolors="black", linewidths=1.4, zorder=4)
+    axis.scatter(
+        points[finite, 0], points[finite, 1], c=values, cmap=_COLOURS, norm=colours.norm, edgecolors="black", zorder=3
+    )
+    axis.scatter(points[~finite, 0], points[~finite, 1], marker="x", color="black", zorder=3)
+    x, y = (found.best.proposal.values[key] for key in pair)
+    axis.scatter(x, y, marker="*", s=260, facecolors="none", edgecolors="black", linewidths=1.4, zorder=4)
     for side, key, parameter in zip("xy", pair, parameters, strict=True):
         getattr(axis, f"set_{side}label")(key)
         if parameter.kind == "log":
@@ -137,4 +139,4 @@ def _triangles(points: np.ndarray, parameters: list[Parameter]) -> Triangulation
     different = np.unique(drawn.round(6), axis=0)
     if len(different) < 4 or np.linalg.matrix_rank(different - different[0], tol=1e-3) < 2:
         return None
-    return Triangulation(*points.T, triangles=Triangulation(*drawn.T).triangles)
+    return Triangulation(points[:, 0], points[:, 1], triangles=Triangulation(drawn[:, 0], drawn[:, 1]).triangles)

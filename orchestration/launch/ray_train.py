@@ -21,7 +21,8 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
 
     Raises FloatingPointError if its loss stopped being finite.
     """
-    result = TorchTrainer(
+    trainer: Any = TorchTrainer  # its types know of no function that returns something
+    result = trainer(
         _worker,
         train_loop_config=task.plain(),
         scaling_config=ray.train.ScalingConfig(
