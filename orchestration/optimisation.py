@@ -1,8 +1,8 @@
 """How weights move: the optimizer, its learning rate over steps, epochs and validations, momenta of batch norms."""
 
+from math import cos, pi
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -64,7 +64,7 @@ class Schedule:
         if training.schedule == "plateau":
             base = self._factor * training.lr
         elif training.schedule == "cosine":
-            base = training.lr * 0.5 * (1 + np.cos(np.pi * self.steps / self._total))
+            base = training.lr * 0.5 * (1 + cos(pi * self.steps / self._total))
         elif training.decay_steps:
             base = training.lr * training.decay ** (self.steps / training.decay_steps)
         else:

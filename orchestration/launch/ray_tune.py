@@ -5,6 +5,7 @@ enters through Tune's own interface for that: a searcher that proposes a stage o
 """
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ def run_ray(
     Returns stage key -> reason for every stage that failed or could not start because its conditioner failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.ERROR)  # it misses the result files that nobody needs here
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # a stage that is only scored reports no epoch
     searcher = _ReadyStages(study, work)
     callback = _Follow(study, progress)
     tuner = tune.Tuner(

@@ -26,6 +26,7 @@ frames = 9
 epochs = {epochs}
 batch = 8
 lr = 1e-3
+schedule = "cosine"
 [evaluation]
 batch = 16
 """
@@ -141,6 +142,15 @@ def test_two_workers_give_the_curve_and_metrics_of_one(folder: Path, undisturbed
         assert [loss for _, loss in two] == pytest.approx([loss for _, loss in one], rel=1e-4)
         tested = {key: value for key, value in undisturbed[name].metrics.items() if key.startswith("test ")}
         assert {key: trial.metrics[key] for key in tested} == pytest.approx(tested, rel=1e-3)
+
+
+def test_what_is_only_scored_anew_is_not_trained(folder: Path, undisturbed: dict[str, Trial]) -> None:
+    assert "2 stages, 1 done, 1 to run" in run(folder, "one", "chain", "--set", "lifter:evaluation.every=2")
+    after = results(folder, "one")["lifter on leg_run"]
+    before = undisturbed["lifter on leg_run"]
+    assert (after.run_id, after.status) == (before.run_id, "FINISHED")
+    assert after.evaluated != before.evaluated
+    assert [step for step, _ in curve(folder, "one", after.run_id)] == [0, 1, 2, 3]
 
 
 def test_killed_study_continues_without_duplicates(folder: Path, undisturbed: dict[str, Trial]) -> None:

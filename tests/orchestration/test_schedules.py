@@ -1,6 +1,7 @@
 """Learning rates and momenta over steps and epochs, against their formulas."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +113,26 @@ def test_new_keys_leave_fingerprints_alone_until_used(lifter_settings: Settings)
         changed = with_training(lifter_settings, schedule="exponential", **used)
         usual = with_training(lifter_settings, schedule="exponential")
         assert changed.training_fingerprint("data") != usual.training_fingerprint("data")
+
+
+@pytest.mark.parametrize("schedule", ["constant", "plateau", "exponential", "cosine"])
+def test_states_of_every_schedule_are_plain(
+    toy_store: Store, lifter_settings: Settings, tmp_path: Path, schedule: str
+) -> None:
+    """They are read back without unpickling objects, so nothing of NumPy may be in them."""
+    settings = with_training(lifter_settings, epochs=2, schedule=schedule, warmup=3)
+    metrics: list[dict[str, float]] = []
+    file = tmp_path / "state.pt"
+
+    def report(found: dict[str, float], state: Any) -> None:
+        metrics.append(found)
+        if not file.exists():
+            checkpoint.write(file, state())
+
+    for resume in (False, True):
+        torch.manual_seed(0)
+        model = checkpoint.build(settings, pose_shape(toy_store, settings.data))
+        train(model, model, toy_store, settings, Workers(), report, checkpoint.read(file) if resume else None)
+    _, undisturbed, resumed = metrics
+    assert resumed["train/loss"] == undisturbed["train/loss"]
+    assert resumed["train/lr"] == undisturbed["train/lr"]
