@@ -100,3 +100,18 @@ def test_labels_must_not_be_empty(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"in pairs"', '" "'))
     with pytest.raises(ValueError, match="label is empty"):
         catalogue.load_grid(str(file))
+
+
+def test_single_patterns_have_further_seeds(tmp_path: Path, toy_store: Store) -> None:
+    file = Path(written(tmp_path))
+    more = 'seeds = [4]\nmore_seeds = [{ train = "none", seeds = [1, 2] }]\n[[members]]'
+    text = file.read_text().replace('train = ["none"]', 'train = ["leg_run", "none"]').replace("[[members]]", more, 1)
+    file.write_text(text)
+    planned = plan("s", catalogue.load_grid(str(file)), toy_store.path)
+    wanted = {("none", 4), ("none", 1), ("none", 2), ("leg_run", 4)}
+    assert {label: set(found) for label, found in planned.members.items()} == {"plain": wanted, "in pairs": wanted}
+    assert len(planned.stages) == 8
+    for wrong in ('train = "arm_leg", seeds = [1]', 'train = "none", seeds = [4]'):
+        file.write_text(text.replace('train = "none", seeds = [1, 2]', wrong))
+        with pytest.raises(ValueError, match="more_seeds names the pattern"):
+            catalogue.load_grid(str(file))
