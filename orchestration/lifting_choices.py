@@ -90,7 +90,8 @@ def lifting_settings(found: FoundModel, choices: Choices) -> tuple[Settings, lis
             read = AGGREGATIONS[chosen.aggregation] or "the camera"
             notes.append(f"poses are means of the hypotheses: {chosen.aggregation} of the recipe needs {read}")
         chosen = replace(chosen, aggregation="mean")
-    settings = replace(settings, evaluation=chosen)
+    # every frame is lifted, whatever is scored
+    settings = replace(settings, evaluation=replace(chosen, every=1), data=replace(settings.data, tail="keep"))
     chosen_chain(found.model, settings)
     return settings, notes
 

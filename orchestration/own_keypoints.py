@@ -33,11 +33,12 @@ Progress = Callable[[str, int, int], None]
 """Called with the name of a clip, its frames that are lifted, and all of them."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LiftedClip:
     """What became of one person in one video."""
 
     source: str
+    """Name of the file or store."""
     video: str
     person: str
     first: int
@@ -48,15 +49,17 @@ class LiftedClip:
     lifted_at: float
     """Frames per second at which it was lifted."""
     width: int
+    """Image width in pixels."""
     height: int
-    hidden: float = 0.0
+    """Image height in pixels."""
+    hidden: float
     """Share of joints that the model did not see."""
-    unseen: int = 0
+    unseen: int
     """Frames in which it saw none: their poses are guesses from other frames."""
-    deviation_mm: float | None = None
+    deviation_mm: float | None
     """Mean spread of the hypotheses, with several of them."""
-    mpjpe_mm: float | None = None
-    """Mean error where the file has 3D."""
+    mpjpe_mm: float | None
+    """Mean error over the joints of which the file has 3D."""
 
 
 @dataclass(kw_only=True)
@@ -140,13 +143,13 @@ def lift_sources(
             for clip in source.clips(found.skeleton, reading):
                 rate, said = rate_for(found, settings, clip, choices)
                 notes += said
-                lifted = _empty(clip, rate)
+                sums = _Sums()
                 for rows in lifted_rows(found, settings, clip, rate, choices, clock):
                     writer.add(clip.video, clip.person, rows)
-                    _count(lifted, rows)
+                    sums.add(rows)
                     if progress is not None:
-                        progress(clip.name, lifted.frames, len(clip))
-                result.clips.append(_finished(lifted, clip))
+                        progress(clip.name, sums.frames, len(clip))
+                result.clips.append(sums.of(clip, rate))
         if not result.clips:
             raise ValueError(
                 f"nobody is seen in {', '.join(source.place for source in sources[:3])}: no keypoint has a confidence "
@@ -213,42 +216,45 @@ def _rows(clip: Clip, first: int, piece: Piece, aggregation: str, keep: bool) ->
     )
 
 
-def _empty(clip: Clip, rate: float) -> LiftedClip:
-    return LiftedClip(
-        source=Path(clip.source).name,
-        video=clip.video,
-        person=clip.person,
-        first=clip.first,
-        frames=0,
-        frame_rate=clip.frame_rate,
-        lifted_at=rate,
-        width=clip.width,
-        height=clip.height,
-    )
+@dataclass(kw_only=True)
+class _Sums:
+    """Over the rows of a clip."""
 
+    frames: int = 0
+    hidden: int = 0
+    unseen: int = 0
+    deviation_mm: float | None = None
+    error_mm: float = 0.0
+    known: int = 0
 
-def _count(lifted: LiftedClip, rows: PoseRows) -> None:
-    """Add rows to the sums that `_finished` makes means of."""
-    lifted.frames += len(rows)
-    lifted.hidden += float((~rows.visible).sum())
-    lifted.unseen += int((~rows.visible.any(axis=1)).sum())
-    if rows.deviation_mm is not None:
-        lifted.deviation_mm = (lifted.deviation_mm or 0.0) + float(rows.deviation_mm.sum(dtype=np.float64))
-    if rows.truth_mm is not None:
-        # frames without a truth count with the mean of the others: parts of a clip are seldom without
-        errors = np.linalg.norm(rows.poses_mm - rows.truth_mm, axis=-1)
-        lifted.mpjpe_mm = (lifted.mpjpe_mm or 0.0) + float(np.nansum(errors, dtype=np.float64))
+    def add(self, rows: PoseRows) -> None:
+        self.frames += len(rows)
+        self.hidden += int((~rows.visible).sum())
+        self.unseen += int((~rows.visible.any(axis=1)).sum())
+        if rows.deviation_mm is not None:
+            self.deviation_mm = (self.deviation_mm or 0.0) + float(rows.deviation_mm.sum(dtype=np.float64))
+        if rows.truth_mm is not None:
+            errors = np.linalg.norm(rows.poses_mm - rows.truth_mm, axis=-1)
+            self.error_mm += float(np.nansum(errors, dtype=np.float64))
+            self.known += int(np.isfinite(errors).sum())
 
-
-def _finished(lifted: LiftedClip, clip: Clip) -> LiftedClip:
-    joints = lifted.frames * len(clip.skeleton)
-    lifted.hidden /= joints
-    if lifted.deviation_mm is not None:
-        lifted.deviation_mm /= joints
-    if lifted.mpjpe_mm is not None and clip.poses is not None:
-        known = int(np.isfinite(clip.poses).all(axis=-1).sum())
-        lifted.mpjpe_mm = lifted.mpjpe_mm / known if known else None
-    return lifted
+    def of(self, clip: Clip, rate: float) -> LiftedClip:
+        joints = self.frames * len(clip.skeleton)
+        return LiftedClip(
+            source=Path(clip.source).name,
+            video=clip.video,
+            person=clip.person,
+            first=clip.first,
+            frames=self.frames,
+            frame_rate=clip.frame_rate,
+            lifted_at=rate,
+            width=clip.width,
+            height=clip.height,
+            hidden=self.hidden / joints,
+            unseen=self.unseen,
+            deviation_mm=None if self.deviation_mm is None else self.deviation_mm / joints,
+            mpjpe_mm=self.error_mm / self.known if self.known else None,
+        )
 
 
 def _about_hidden(found: FoundModel, clips: list[LiftedClip]) -> list[str]:

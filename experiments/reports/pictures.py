@@ -7,9 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from posegrid.datasets.skeletons import Skeleton
-
-TRUTH, PREDICTED, HIDDEN = "#555555", "#0072B2", "#D55E00"
-"""Colours of Okabe and Ito's palette, told apart by colour-blind readers."""
+from posegrid.experiments.drawing.palette import HIDDEN, PREDICTED, TRUTH, hidden_words
 
 
 def examples_figure(file: Path, skeleton: Skeleton, title: str) -> Figure:
@@ -30,7 +28,8 @@ def examples_figure(file: Path, skeleton: Skeleton, title: str) -> Figure:
     for row, name, which, frame in zip(rows, ("best", "median", "worst"), range(len(keypoints)), frames, strict=True):
         _input(row[0], keypoints[which, frame], visible[which, frame], skeleton)
         row[0].set_title(
-            f"{name} window, {errors[which]:.0f} mm: input\n{_hidden(~visible[which, frame], skeleton)}", fontsize=8
+            f"{name} window, {errors[which]:.0f} mm: input\n{hidden_words(~visible[which, frame], skeleton)}",
+            fontsize=8,
         )
         for axis, across, view in ((row[1], 0, "front"), (row[2], 2, "side")):
             for pose, colour, label in ((target, TRUTH, "truth"), (predicted, PREDICTED, "predicted")):
@@ -56,13 +55,6 @@ def _input(axis: Axes, keypoints: np.ndarray, visible: np.ndarray, skeleton: Ske
     axis.set_aspect("equal", adjustable="datalim")
     axis.set_xlabel("x (screen)", fontsize=8)
     axis.set_ylabel("y (screen)", fontsize=8)
-
-
-def _hidden(hidden: np.ndarray, skeleton: Skeleton) -> str:
-    names = [skeleton.joints[joint] for joint in np.flatnonzero(hidden)]
-    if not names:
-        return "nothing hidden"
-    return f"hidden: {', '.join(names[:6])}" + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
 def _bones(axis: Axes, points: np.ndarray, skeleton: Skeleton, colour: str, label: str) -> None:

@@ -95,18 +95,23 @@ def test_pages_strips_and_films_of_a_pose_file(
     status, out, _ = run(capsys, "animate", poses, "-o", tmp_path / "ann.png")
     assert (status, "6 drawn" in out) == (0, True)
     assert Image.open(tmp_path / "ann.png").size[0] > 1000
-    try:
-        program = movies.ffmpeg()
-    except ValueError:
-        program = ""
-    if program:
-        assert run(capsys, "animate", poses, "-o", tmp_path / "ann.mp4", "--seconds", 0.2)[0] == 0
-        said = subprocess.run([program, "-i", tmp_path / "ann.mp4", "-f", "null", "-"], capture_output=True, text=True)
-        assert re.findall(r"frame=\s*(\d+)", said.stderr)[-1] == "5"
     monkeypatch.setattr(movies.shutil, "which", lambda _: None)
     monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
     status, _, err = run(capsys, "animate", poses, "-o", tmp_path / "no.mp4")
     assert (status, "neither ffmpeg nor" in err, (tmp_path / "no.mp4").exists()) == (2, True, False)
+
+
+def test_films_have_a_frame_for_each_drawn_one(
+    sampler: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        program = movies.ffmpeg()
+    except ValueError:
+        pytest.skip("there is no ffmpeg: pip install imageio-ffmpeg")
+    poses, film = tmp_path / "poses.parquet", tmp_path / "ann.mp4"
+    assert run(capsys, "lift", WALK, "--model", sampler, "-o", poses, "--animate", film, "--seconds", 0.2)[0] == 0
+    said = subprocess.run([program, "-i", film, "-f", "null", "-"], capture_output=True, text=True, check=False)
+    assert re.findall(r"frame=\s*(\d+)", said.stderr)[-1] == "5"
 
 
 def test_a_folder_ends_with_2_if_a_file_is_broken_and_keeps_the_others(

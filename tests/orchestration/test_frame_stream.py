@@ -228,13 +228,13 @@ def peak(lift: Callable[[], object]) -> int:
 @pytest.mark.parametrize("score", ["window", "overlap", "centre"])
 def test_memory_does_not_grow_with_the_clip(lifter_settings: Settings, score: str) -> None:
     settings = changed(lifter_settings, score=score)
-    short, long = made_up(600).as_store(), made_up(12_000).as_store()
+    short, long = made_up(300).as_store(), made_up(4_000).as_store()
 
     def lift(store: Store) -> int:
         return sum(len(piece) for piece in lifted_pieces(Doubles(), settings, store, CPU, 16))
 
     lift(short)
-    output = 12_000 * 17 * 3 * 4
+    output = 4_000 * 17 * 3 * 4
     assert peak(lambda: lift(long)) - peak(lambda: lift(short)) < output / 4
 
 

@@ -71,7 +71,7 @@ def test_two_people_of_a_table_are_lifted_as_the_network_does(model: str, tmp_pa
         assert found.rows.frame[0] == clip.first
         assert found.rows.deviation_mm is None
     about = read_about(tmp_path / "poses.parquet")
-    assert about["protocol"] == "whole windows, tails dropped"
+    assert about["protocol"] == "whole windows"
     assert about["model"]["recipe"] == settings.name
     assert about["clips"][0]["lifted_at"] == 25.0
     assert any("trained without occlusion" in note for note in about["notes"])
