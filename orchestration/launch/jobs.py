@@ -52,13 +52,10 @@ class Jobs:
         Returns the id of the job.
         """
         entrypoint = shlex.join(["python", "-m", "posegrid.experiments.cli", *arguments])
-        return cast(
-            str,
-            self._client.submit_job(
-                entrypoint=entrypoint,
-                runtime_env={"working_dir": str(folder)},
-                metadata={"posegrid": " ".join(arguments)},
-            ),
+        return self._client.submit_job(
+            entrypoint=entrypoint,
+            runtime_env={"working_dir": str(folder)},
+            metadata={"posegrid": " ".join(arguments)},
         )
 
     def stop(self, job: str) -> None:

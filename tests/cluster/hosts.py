@@ -238,7 +238,7 @@ def _program(name: str) -> str:
 
 def _do(command: str) -> str:
     words = shlex.split(command)
-    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(f"{command}: {(done.stderr or done.stdout).strip()}")
     return done.stdout
