@@ -13,8 +13,8 @@ from posegrid.experiments.search_study import Found
 from posegrid.orchestration.search import Outcome
 from posegrid.orchestration.search_space import Parameter
 
-_COLOURS = "viridis_r"
-"""Dark is better, as in the matrices of grids."""
+_COLOURS = "viridis"
+"""Dark is better: the lines and points that matter stand out on white."""
 _DROPPED = ("dropout", "drop_path", "weight_decay")
 """Ends of keys that share a surface with the learning rate, by preference."""
 
@@ -78,6 +78,8 @@ def response_surface(search: Search, found: Found) -> Figure | None:
         getattr(axis, f"set_{side}label")(key)
         if parameter.kind == "log":
             getattr(axis, f"set_{side}scale")("log")
+    axis.use_sticky_edges = False
+    axis.margins(0.06)
     axis.set_title(f"{search.title}: {search.unit}", fontsize=10)
     figure.colorbar(colours, ax=axis, shrink=0.8)
     return figure
