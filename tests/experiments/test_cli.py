@@ -107,7 +107,7 @@ def test_grid_from_the_command_line(folder: Path, capsys: pytest.CaptureFixture[
     assert "(published)" in (folder / "report" / "occlusion_table.md").read_text()
     models = (folder / "report" / "models.md").read_text()
     assert models.count("Tested on") == 2
-    assert "Tested on leg_run; whole windows, tails dropped:" in models
+    assert "Tested on leg_run; whole windows, tails dropped; one seed:" in models
 
     before = content(folder / "runs")
     said = fails(capsys, "report", "grid-cmu", "--home", folder / "runs")
