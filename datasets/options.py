@@ -2,6 +2,7 @@
 
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -22,7 +23,7 @@ def from_values(cls: type[C], values: dict[str, Any], where: str) -> C:
     `where` names the file and table for the message. Raises ValueError for an unknown key, a missing one or a wrong
     type; checks of values are left to the dataclass's own `__post_init__`.
     """
-    hints = get_type_hints(cls)
+    hints = _hints(cls)
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table of keys and values, got {values!r}.")
@@ -41,6 +42,12 @@ def from_values(cls: type[C], values: dict[str, Any], where: str) -> C:
         return cls(**given)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Types of the fields; to read them takes longer than all the rest."""
+    return get_type_hints(cls)
 
 
 def _converted(hint: Any, value: Any, where: str) -> Any:

@@ -165,7 +165,7 @@ def _add(
         folds = tuple(_add(stages, lifter.leaving_out(subject), (), sources, store) for subject in subjects)
         given = upstream if stages[upstream].given is not None else ""
         settings = replace(settings, upstream=lifter.plain(), upstream_key=given, folds=subjects)
-    key = settings.training_fingerprint(store.content_hash)
+    key = settings.training_fingerprint(store.content_hash, upstream)
     if key not in stages:
         stages[key] = Stage(key=key, settings=settings, upstream=upstream, folds=folds, patterns=tests)
     elif tests:

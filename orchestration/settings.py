@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 from posegrid.datasets.occlusions.registry import occlusion_config
@@ -60,11 +61,13 @@ class Settings:
 
     def with_occlusion(self, occlusion: dict[str, Any]) -> "Settings":
         """The same run trained under another pattern."""
-        return Settings.from_plain({**self.plain(), "occlusion": occlusion}, f"recipe {self.name}")
+        where = f"recipe {self.name}, table [occlusion]"
+        return replace(self, occlusion=_named(occlusion, "pattern", where, _occlusion_values))
 
-    def training_fingerprint(self, data_hash: str) -> str:
+    def training_fingerprint(self, data_hash: str, upstream: str | None = None) -> str:
         """Identity of what training computes: model, initial weights, windows, pattern, optimisation, conditioner.
 
+        upstream: the conditioner's own, from whoever has it already.
         How it is scored and on how many workers it runs do not enter. Of [compute] the precision enters, and only where
         it is not float32: bfloat16 products lead to other weights, by more than another seed of the rounding would.
         Compiled and fused kernels add up the same float32 numbers in another order, as another number of workers does.
@@ -85,8 +88,9 @@ class Settings:
         if not identity["training"]["steps"]:
             identity["training"].pop("steps")
         if identity["upstream"] is not None:
-            above = Settings.from_plain(identity["upstream"])
-            identity["upstream"] = given or above.training_fingerprint(data_hash)
+            identity["upstream"] = (
+                given or upstream or Settings.from_plain(identity["upstream"]).training_fingerprint(data_hash)
+            )
         _drop_unset(identity, "folds")
         _drop_unset(identity["data"], "leave_out")
         for later in ("decay_steps", "large_decay", "large_decay_every", "norm_momentum_end"):
@@ -98,15 +102,7 @@ class Settings:
 
     def evaluation_fingerprint(self, pattern: dict[str, Any], data_hash: str) -> str:
         """Identity of one scored test pattern, given the weights."""
-        data = asdict(self.data)
-        data.pop("leave_out")  # of training subjects
-        data.pop("cameras")  # of training windows
-        data.pop("images")  # where files lie
-        scoring = asdict(self.evaluation)
-        for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None), ("shift", 0)):
-            if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
-                scoring.pop(key)
-        return fingerprint([scoring, data, pattern, data_hash])
+        return _evaluation_fingerprint(self.evaluation, self.data, json.dumps(pattern), data_hash)
 
     def leaving_out(self, subject: str) -> "Settings":
         """The same run without a training subject."""
@@ -117,6 +113,20 @@ def fingerprint(plain: Any) -> str:
     """First 16 hexadecimal digits of the sha256 of plain data in canonical JSON."""
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@lru_cache(maxsize=1024)  # the stages of a study are scored alike
+def _evaluation_fingerprint(evaluation: EvaluationSettings, cut: DataSettings, pattern: str, data_hash: str) -> str:
+    """`Settings.evaluation_fingerprint` of a pattern as JSON."""
+    data = asdict(cut)
+    data.pop("leave_out")  # of training subjects
+    data.pop("cameras")  # of training windows
+    data.pop("images")  # where files lie
+    scoring = asdict(evaluation)
+    for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None), ("shift", 0)):
+        if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
+            scoring.pop(key)
+    return fingerprint([scoring, data, json.loads(pattern), data_hash])
 
 
 def _drop_unset(table: dict[str, Any], key: str) -> None:

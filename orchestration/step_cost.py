@@ -4,14 +4,14 @@ Networks are run with torch's fake tensors, which have shapes and no values: the
 seconds, without its memory. Operations are those of matrix products and convolutions, 2 for each
 multiply-add, forward and backward; everything else (norms, activations, drops, copies) is counted by the bytes that it
 reads and writes, each operation as a kernel of its own. Frozen parts are counted forward only. A network whose shapes
-depend on values (Uplift and Upsample when it lifts) is really run, on two windows.
+depend on values (Uplift and Upsample when it lifts) is really run, on a few windows.
 
 Legend: N windows, L frames, J joints.
 """
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -28,8 +28,9 @@ from posegrid.orchestration import checkpoint
 from posegrid.orchestration.lifting import chosen_chain
 from posegrid.orchestration.settings import Settings
 
-_WINDOWS = 2
-"""Windows of a counted step: batch norms need more than one."""
+_WINDOWS = (2, 4)
+"""Windows of the two steps that are counted: what does not grow with them belongs to the weights. Batch norms need more
+than one."""
 _OPTIMIZER_BYTES = 28
 """Of a weight in a step of Adam: four float32 numbers read (weight, gradient, two moments), three written."""
 _AVERAGE_BYTES = 12
@@ -46,15 +47,16 @@ class Cost:
     """Bytes that all other operations read and write, for each window."""
     kernels: float = 0.0
     """Operations that a device starts, whatever the number of windows."""
+    fixed: float = 0.0
+    """Bytes that they read and write whatever the number of windows, such as those of weights."""
 
     def __add__(self, other: "Cost") -> "Cost":
-        return Cost(
-            flops=self.flops + other.flops, traffic=self.traffic + other.traffic, kernels=self.kernels + other.kernels
-        )
+        mine, theirs = asdict(self), asdict(other)
+        return Cost(**{name: mine[name] + theirs[name] for name in mine})
 
     def times(self, number: float) -> "Cost":
         """The cost of that many; negative numbers subtract."""
-        return Cost(flops=number * self.flops, traffic=number * self.traffic, kernels=number * self.kernels)
+        return Cost(**{name: number * value for name, value in asdict(self).items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,13 +110,13 @@ def _models_above(settings: Settings) -> list[dict[str, Any]]:
 
 def _counted(model: Lifter, settings: Settings, shape: PoseShape) -> NetworkCost:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    batch, generator = _batch(settings, shape), torch.Generator()
+    batches, generator = [_batch(settings, shape, windows) for windows in _WINDOWS], torch.Generator()
     model.train()
-    step = _count(lambda: model.loss(batch, generator).backward())
+    step = _count(lambda batch: model.loss(batch, generator).backward(), batches)
     model.eval()
     with torch.no_grad():
-        loss = _count(lambda: model.loss(batch, generator))
-        once, lift = _lifts(model, settings, batch, generator)
+        loss = _count(lambda batch: model.loss(batch, generator), batches)
+        once, lift = _lifts(model, settings, batches, generator)
     number = sum(weight.numel() for weight in weights)
     return NetworkCost(
         step=step,
@@ -126,18 +128,19 @@ def _counted(model: Lifter, settings: Settings, shape: PoseShape) -> NetworkCost
     )
 
 
-def _lifts(model: Lifter, settings: Settings, batch: Batch, generator: torch.Generator) -> tuple[Cost, Cost]:
+def _lifts(model: Lifter, settings: Settings, batches: list[Batch], generator: torch.Generator) -> tuple[Cost, Cost]:
     """A lift of one hypothesis in the model's own way, and one as the recipe scores.
 
     Of a diffusion model two and three evaluations are counted: the rest is a multiple of the difference.
     """
 
     def lifted() -> Cost:
-        return _count(lambda: model.lift(batch, generator, 1))
+        return _count(lambda batch: model.lift(batch, generator, 1), batches)
 
     own = model.chain
     if own is None:
-        return lifted(), lifted()
+        whole = lifted()
+        return whole, whole
     found = []
     for steps in (2, 3):
         model.chain = replace(own, steps=steps)
@@ -151,12 +154,12 @@ def _lifts(model: Lifter, settings: Settings, batch: Batch, generator: torch.Gen
     # hypotheses are sampled side by side: more windows in the same number of kernels
     one, all_of = (fixed + each.times(chosen.steps or most) for chosen in (own, chain))
     extra = each.times((settings.evaluation.hypotheses - 1) * (chain.steps or most))
-    return one, all_of + replace(extra, kernels=0.0)
+    return one, all_of + replace(extra, kernels=0.0, fixed=0.0)
 
 
-def _batch(settings: Settings, shape: PoseShape) -> Batch:
+def _batch(settings: Settings, shape: PoseShape, windows: int) -> Batch:
     """Windows that hold zeros, of which everything is seen: costs hardly depend on it."""
-    grid = (_WINDOWS, shape.frames, shape.joints)
+    grid = (windows, shape.frames, shape.joints)
     name = settings.model["name"]
     values = {key: value for key, value in settings.model.items() if key != "name"}
     size = crop_size(name, from_values(config_class(name), values, f"recipe {settings.name}, table [model]"))
@@ -169,10 +172,21 @@ def _batch(settings: Settings, shape: PoseShape) -> Batch:
     )
 
 
-def _count(run: Callable[[], object]) -> Cost:
-    with _Operations() as seen:
-        run()
-    return Cost(flops=seen.flops / _WINDOWS, traffic=seen.bytes / _WINDOWS, kernels=float(seen.kernels))
+def _count(run: Callable[[Batch], object], batches: list[Batch]) -> Cost:
+    found = []
+    for batch in batches:
+        with _Operations() as seen:
+            run(batch)
+        found.append(seen)
+    few, many = found
+    more = _WINDOWS[1] - _WINDOWS[0]
+    traffic = (many.bytes - few.bytes) / more
+    return Cost(
+        flops=(many.flops - few.flops) / more,
+        traffic=traffic,
+        kernels=float(many.kernels),
+        fixed=few.bytes - _WINDOWS[0] * traffic,
+    )
 
 
 _FREE = frozenset(

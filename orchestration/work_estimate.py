@@ -86,7 +86,9 @@ class Devices:
         rate = (rates.tflops_bf16 if low else rates.tflops_float32) * 1e12 * number
         memory = rates.memory_gb_per_s * 1e9
         steps = ceil(windows / batch)
-        computed = windows * (cost.flops / rate + cost.traffic / (memory * number)) + steps * update / memory
+        computed = (
+            windows * (cost.flops / rate + cost.traffic / (memory * number)) + steps * (cost.fixed + update) / memory
+        )
         return max(computed, steps * cost.kernels * rates.launch_us * 1e-6)
 
 

@@ -8,9 +8,12 @@ process of its own. FOLDER is kept: a second call plans what the first one made.
 """
 
 import argparse
+import sqlite3
 import subprocess
 import sys
 import time
+import uuid
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +23,10 @@ from posegrid.datasets.skeletons import H36M_17
 from posegrid.datasets.store_writer import write_store
 from posegrid.experiments.catalogue import load_grid
 from posegrid.experiments.planning import Plan, plan
-from posegrid.orchestration.grid import Work, open_study, remaining_work
+from posegrid.orchestration.grid import Study, Work, open_study, remaining_work
 from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, TRAINED_PER_S, VALIDATED_PER_S, WORKERS
 from posegrid.orchestration.settings import occlusion_label
-from posegrid.orchestration.tracking import EVALUATED, TRAINED, Tracking, sqlite_uri
+from posegrid.orchestration.tracking import EVALUATED, KEY, TRAINED, Tracking, sqlite_uri
 
 GRID = """title = "A thousand cells"
 train = ["none", "random_joints", "arm_leg", "leg_run", "frame_run"]
@@ -69,22 +72,51 @@ def made_up_store(folder: Path) -> Path:
     return target
 
 
-def finish_all(planned: Plan, tracking: Tracking) -> None:
-    """One run through the tracking layer for each stage, then the metrics of a finished one in one go."""
+def finish_all(planned: Plan, home: Path) -> None:
+    """A finished run for each stage: the first of each recipe through the tracking layer, the others as its copies."""
+    tracking = Tracking.open(sqlite_uri(home / "mlflow.db"))
     study = open_study(planned.name, planned.store, tracking, {"grid": planned.grid.title}, "")
-    names = ("mpjpe_mm", "p_mpjpe_mm", "n_mpjpe_mm", "mpjve_mm", "symmetry_gap_mm")
-    metrics = [f"test {occlusion_label(pattern)}/{name} all" for pattern in planned.tests for name in names]
+    first: dict[str, str] = {}
+    every = remaining_work(planned.stages, {}, planned.store.content_hash)
+    with closing(sqlite3.connect(home / "mlflow.db")) as database:
+        for work in every:
+            stage = work.stage
+            if stage.settings.name not in first:
+                first[stage.settings.name] = _finished(work, study, tracking)
+                continue
+            run = uuid.uuid4().hex
+            _copy(database, first[stage.settings.name], run, {KEY: stage.key, **stage.lineage(study.runs)})
+            study.runs[stage.key] = run
+        database.commit()
+
+
+def _finished(work: Work, study: Study, tracking: Tracking) -> str:
+    """Run id of a stage that has all that its workers would log."""
+    stage, run = work.stage, study.task(work).run_id
+    names = ("mpjpe_mm", "p_mpjpe_mm", "n_mpjpe_mm", "mpjve_mm", "symmetry_gap_mm", "segment_std_mm")
+    metrics = [f"test {occlusion_label(pattern)}/{name}" for pattern in stage.patterns for name in names]
     metrics += ["train/loss", "train/lr", "validation/loss", "time/epoch_s"]
-    metrics += [TRAINED_PER_S, VALIDATED_PER_S, LIFTED_PER_S]
-    for work in remaining_work(planned.stages, {}, planned.store.content_hash):
-        # `task` opens the run; what its workers would log follows
-        task = study.task(Work(stage=work.stage, trial=None, train=True, patterns=work.patterns))
-        scores = work.stage.score_fingerprints(planned.store.content_hash)
-        tags = {EVALUATED + label: value for label, value in scores.items()}
-        tracking.set_tags(task.run_id, {**tags, DEVICE: "CPU, 1 thread", WORKERS: "1", TRAINED: "true"})
-        for epoch in range(_EPOCHS):
-            tracking.log_metrics(task.run_id, dict.fromkeys(metrics, 100.0 + epoch), epoch)
-        study.finish(work.stage.key)
+    for epoch in range(_EPOCHS):
+        values = dict.fromkeys([*metrics, TRAINED_PER_S, VALIDATED_PER_S, LIFTED_PER_S], 100.0 + epoch)
+        tracking.log_metrics(run, values, epoch)
+    scores = stage.score_fingerprints(study.store.content_hash)
+    tags = {EVALUATED + label: value for label, value in scores.items()}
+    tracking.set_tags(run, {**tags, DEVICE: "CPU, 1 thread", WORKERS: "1", TRAINED: "true"})
+    study.finish(stage.key)
+    return run
+
+
+def _copy(database: sqlite3.Connection, source: str, run: str, tags: dict[str, str]) -> None:
+    """Another run with the same rows, apart from these tags."""
+    for table in ("runs", "params", "tags", "metrics", "latest_metrics"):
+        columns = [row[1] for row in database.execute(f"PRAGMA table_info({table})")]
+        others = ", ".join(column for column in columns if column != "run_uuid")
+        database.execute(
+            f"INSERT INTO {table} (run_uuid, {others}) SELECT ?, {others} FROM {table} WHERE run_uuid = ?",
+            (run, source),
+        )
+    for name, value in tags.items():
+        database.execute("UPDATE tags SET value = ? WHERE run_uuid = ? AND key = ?", (value, run, name))
 
 
 def main() -> None:
@@ -99,7 +131,7 @@ def main() -> None:
     file.write_text(GRID.format(seeds=list(range(asked.seeds))))
     if not (home / "mlflow.db").exists():
         began = time.perf_counter()
-        finish_all(plan("thousand", load_grid(str(file)), store), Tracking.open(sqlite_uri(home / "mlflow.db")))
+        finish_all(plan("thousand", load_grid(str(file)), store), home)
         print(f"made {10 * asked.seeds} finished runs in {time.perf_counter() - began:.0f} s")
     command = [sys.executable, "-m", "posegrid.experiments.cli", "plan", str(file), "--data", str(store)]
     for _ in range(asked.rounds):

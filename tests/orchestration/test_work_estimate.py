@@ -107,6 +107,7 @@ def test_a_step_takes_its_operations_or_its_kernels(lifter_settings: Settings) -
     assert devices.seconds(COST.step, 16, 8, update=COST.update) == pytest.approx(0.16 + 0.016 + 0.004)
     assert devices.seconds(COST.step, 16, 8, low=True) == pytest.approx(0.04 + 0.016)
     assert Devices(rates=RATES, workers=2, each=2).seconds(COST.step, 16, 8) == pytest.approx((0.16 + 0.016) / 4)
+    assert devices.seconds(replace(COST.step, fixed=4e6), 16, 8) == pytest.approx(0.16 + 0.016 + 0.004)
     many = Cost(flops=0.0, traffic=0.0, kernels=1000)
     assert devices.seconds(many, 17, 8) == pytest.approx(3 * 1000 * 1e-4)
     assert devices.seconds(many, 0, 8) == 0
