@@ -15,7 +15,7 @@ from posegrid.datasets.store import Store
 from posegrid.datasets.windows import gather
 from posegrid.models.interface import Lifter
 from posegrid.orchestration.batches import Masks, scoring_windows, training_splits
-from posegrid.orchestration.lifting import lifted_windows
+from posegrid.orchestration.lifting import Lifted, lifted_windows
 from posegrid.orchestration.score_tables import Breakdown, Recordings, recording_sums
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -34,7 +34,8 @@ class Scores:
     sets: HypothesisSums | None
     """Sums of the metrics of sets of hypotheses, if there are several of each window; equal on every worker."""
     examples: dict[str, np.ndarray] = field(repr=False)
-    """Windows of the first batch to draw: keypoints, visible, predicted, target (first worker only, else empty)."""
+    """Windows of the first batch to draw (first worker only, else empty): keypoints, visible, predicted, target, with
+    the names of their recordings, first frame, frames from one to the next, frames per second, width and height."""
 
 
 @torch.no_grad()
@@ -67,7 +68,7 @@ def evaluate(
         if lifted.hypotheses.shape[1] > 1:
             sets.add(actions, lifted.hypotheses, lifted.target, lifted.visible, lifted.windows.weight)
         if workers.first and not examples:
-            examples = _examples(lifted.keypoints, lifted.visible, lifted.predicted, lifted.target)
+            examples = _examples(store, lifted)
     total = MetricSums.from_array(sums.actions, coherence, workers.sum(sums.to_array()), store.skeleton)
     recordings = Recordings(sums=total, sequences=store.sequences)
     breakdown.sums.set_array(workers.sum(breakdown.sums.to_array()))
@@ -83,14 +84,22 @@ def evaluate(
     )
 
 
-def _examples(
-    keypoints: np.ndarray, visible: np.ndarray, predicted: np.ndarray, target: np.ndarray
-) -> dict[str, np.ndarray]:
-    """The best, median and worst window of a batch by MPJPE, as float32."""
-    order = np.argsort(mpjpe(predicted, target).mean(axis=(1, 2)))
+def _examples(store: Store, lifted: Lifted) -> dict[str, np.ndarray]:
+    """The best, median and worst window of a batch by MPJPE, as float32, with where they come from."""
+    order = np.argsort(mpjpe(lifted.predicted, lifted.target).mean(axis=(1, 2)))
     chosen = order[[0, len(order) // 2, -1]]
-    arrays = {"keypoints": keypoints, "visible": visible, "predicted": predicted, "target": target}
-    return {name: array[chosen].astype(bool if name == "visible" else np.float32) for name, array in arrays.items()}
+    windows = lifted.windows[chosen]
+    own = [store.sequences[index] for index in windows.sequence]
+    stride = np.ones(len(chosen), dtype=np.int64) if windows.stride is None else windows.stride
+    found = {name: getattr(lifted, name)[chosen] for name in ("keypoints", "visible", "predicted", "target")}
+    return {
+        **{name: array.astype(bool if name == "visible" else np.float32) for name, array in found.items()},
+        "recording": np.array([sequence.name for sequence in own]),
+        "start": windows.start,
+        "stride": stride,
+        "frame_rate": np.array([sequence.frame_rate for sequence in own]) / stride,
+        "size": np.array([[sequence.width, sequence.height] for sequence in own]),
+    }
 
 
 def mean_pose_mpjpe_mm(store: Store, settings: Settings) -> float:

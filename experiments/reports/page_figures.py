@@ -9,7 +9,7 @@ from posegrid.experiments.reports.charts import Axis, Series, plot
 from posegrid.experiments.reports.evidence import CURVES, MOST_CURVES, MOST_EXAMPLES, Evidence, key, name_of
 from posegrid.experiments.reports.model_table import Row
 from posegrid.experiments.reports.page_parts import Chart, Fold, Section, folded, key_of
-from posegrid.experiments.reports.skeleton_drawings import draw_examples
+from posegrid.experiments.reports.skeleton_drawings import draw_examples, turning_view
 from posegrid.experiments.reports.skeleton_drawings import key as key_of_skeletons
 
 _POINTS = 160
@@ -153,6 +153,9 @@ def examples(found: Evidence) -> Section:
         label, trained_on, tested_on = one
         drawings = draw_examples(found.examples[one], found.results.skeleton)
         charts = [Chart(caption=words, drawing=drawing) for words, drawing in drawings]
+        turning = turning_view(found.examples[one], found.results.skeleton, label)
+        if turning is not None:
+            charts.append(Chart(caption="The worst window, to be played and turned", drawing=turning, wide=True))
         trained = "" if trained_on == tested_on else f"trained on {trained_on}, "
         parts.append(Fold(title=f"{label}: {trained}tested on {tested_on}", parts=charts, open=place < 2, thirds=True))
     texts = []

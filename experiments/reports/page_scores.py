@@ -103,11 +103,15 @@ def _unlike(found: Evidence) -> list[str]:
     }
     texts = ["Rows of different tables cannot be compared: these members are scored under unlike protocols."]
     for first, second in list(combinations(protocols, 2))[:6]:
-        only = [set(one.split(", ")) - set(other.split(", ")) for one, other in ((first, second), (second, first))]
-        words = [", ".join(part for part in one.split(", ") if part in own) or "nothing more" for one, own in
-                 zip((first, second), only, strict=True)]  # fmt: skip
-        texts.append(f"{_list(who[first])} ({words[0]}) and {_list(who[second])} ({words[1]}).")
+        texts.append(
+            f"{_list(who[first])} ({_own_words(first, second)}) and {_list(who[second])} ({_own_words(second, first)})."
+        )
     return texts
+
+
+def _own_words(protocol: str, other: str) -> str:
+    """What one protocol says that the other does not."""
+    return ", ".join(part for part in protocol.split(", ") if part not in other.split(", ")) or "nothing more"
 
 
 def differences(found: Evidence) -> Section:

@@ -8,13 +8,49 @@ import io
 import numpy as np
 from markupsafe import Markup
 
+from posegrid.datasets.cameras import screen_to_pixels
+from posegrid.datasets.keypoints.pose_files import PoseClip, PoseRows
 from posegrid.datasets.skeletons import Skeleton
 from posegrid.experiments.drawing.palette import SIDES, TRUTH, hidden_words, sides_of
+from posegrid.experiments.drawing.viewer import page
 
 _SIZE, _GAP = 190.0, 14.0
 _VIEWS = (("front", 0), ("side", 2))
 """View and the axis of the camera that runs across."""
 NAMES = ("best", "median", "worst")
+
+
+def turning_view(content: bytes, skeleton: Skeleton, model: str, which: int = 2) -> Markup | None:
+    """A window of an examples.npz, by default the worst, as a page within the page that can be played and turned by
+    hand; None where older runs do not say how fast it moves."""
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if "frame_rate" not in arrays or len(arrays["frame_rate"]) <= which:
+            return None
+        one = {name: arrays[name][which] for name in arrays.files}
+    subject, _, place = str(one["recording"]).partition("/")
+    width, height = (int(side) or 1000 for side in one["size"])
+    count, rate, root = len(one["visible"]), float(one["frame_rate"]), skeleton.root
+    pixels = np.where(one["visible"][..., None], screen_to_pixels(one["keypoints"], width, height), np.nan)
+    rows = PoseRows(
+        frame=one["start"] + one["stride"] * np.arange(count),
+        time_s=np.arange(count) / rate,
+        keypoints_px=pixels.astype(np.float32),
+        poses_mm=1000 * (one["predicted"] - one["predicted"][:, [root]]),
+        truth_mm=1000 * (one["target"] - one["target"][:, [root]]),
+    )
+    clip = PoseClip(
+        video=place,
+        person=subject,
+        skeleton=skeleton,
+        frame_rate=rate,
+        width=width,
+        height=height,
+        rows=rows,
+        about={"model": {"recipe": model}},
+    )
+    inner = page(clip, np.arange(count), rate)
+    frame = '<iframe class="turn" loading="lazy" sandbox="allow-scripts" title="{}" srcdoc="{}"></iframe>'
+    return Markup(frame).format(f"{NAMES[which]} window of {model}", inner)
 
 
 def draw_examples(content: bytes, skeleton: Skeleton) -> list[tuple[str, Markup]]:
@@ -26,6 +62,7 @@ def draw_examples(content: bytes, skeleton: Skeleton) -> list[tuple[str, Markup]
         keypoints, visible, predicted, target = (
             arrays[name] for name in ("keypoints", "visible", "predicted", "target")
         )
+        recordings = arrays["recording"] if "recording" in arrays else [""] * len(keypoints)
     hidden = (~visible).sum(axis=2)
     frames = np.where(hidden.max(axis=1) > 0, hidden.argmax(axis=1), keypoints.shape[1] // 2)
     errors = 1000 * np.linalg.norm(predicted - target, axis=-1).mean(axis=(1, 2))
@@ -35,7 +72,7 @@ def draw_examples(content: bytes, skeleton: Skeleton) -> list[tuple[str, Markup]
         now = 1000 * np.linalg.norm(predicted[which, frame] - target[which, frame], axis=-1).mean()
         words = (
             f"{name} window, {errors[which]:.0f} mm; frame {frame + 1} of {keypoints.shape[1]}: {now:.0f} mm, "
-            f"{hidden_words(~seen, skeleton)}"
+            f"{hidden_words(~seen, skeleton)}" + (f"; {recordings[which]}" if recordings[which] else "")
         )
         drawing = _panels(keypoints[which, frame], seen, predicted[which, frame], target[which, frame], skeleton)
         found.append((words, drawing))

@@ -69,7 +69,9 @@ def examples_of() -> bytes:
     pose = random.normal(0, 0.3, (3, 4, 17, 3)).astype(np.float32)
     visible = np.ones((3, 4, 17), dtype=bool)
     visible[:, 2, 5] = False
-    np.savez(file, keypoints=pose[..., :2], visible=visible, predicted=pose, target=pose + np.float32(0.02))
+    arrays = {"keypoints": pose[..., :2], "visible": visible, "predicted": pose, "target": pose + np.float32(0.02)}
+    about = {"recording": np.array(["S9/walk <1>/a"] * 3), "start": np.arange(3) * 9, "stride": np.ones(3, int)}
+    np.savez(file, **arrays, **about, frame_rate=np.full(3, 25.0), size=np.full((3, 2), 1000))
     return file.getvalue()
 
 
@@ -163,11 +165,12 @@ def built(results: StudyResults, folder: Path, *, tables: bool = True) -> str:
 class Outline(HTMLParser):
     """Addresses, scripts, headings and the balance of a page's tags."""
 
-    alone = ("meta", "img", "br")
+    alone = ("meta", "img", "br", "input")
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.addresses: list[str] = []
+        self.pages: list[str] = []
         self.open: list[str] = []
         self.seen: set[str] = set()
         self.text = ""
@@ -176,6 +179,7 @@ class Outline(HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.seen.add(tag)
         self.addresses += [value or "" for name, value in attributes if name in ("src", "href", "data", "xlink:href")]
+        self.pages += [value or "" for name, value in attributes if name == "srcdoc"]
         if tag not in self.alone:
             self.open.append(tag)
 
@@ -210,6 +214,9 @@ def test_the_page_stands_alone_and_shows_every_section(tmp_path: Path) -> None:
     assert "predicting the mean training pose: 200.0 mm" in outline.text
     assert "09 October 2025, 4 runs" in outline.text
     assert f"hidden: {H36M_17.joints[5]}" in outline.text
+    assert outline.pages
+    assert all("walk &lt;1&gt;/a, person S9" in inner for inner in outline.pages)
+    assert not any(Outline(inner).addresses for inner in outline.pages)
 
 
 def test_what_people_write_is_escaped(tmp_path: Path) -> None:
