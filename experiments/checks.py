@@ -23,7 +23,7 @@ def check(what: str, name: str | None, say: Callable[[str], None]) -> None:
     if what not in ("recipe", "grid", "search", "data", "keypoints"):
         raise ValueError(f'check "{what}" is unknown. Known: recipe, grid, search, data, keypoints, setup.')
     if name is None:
-        raise ValueError(f"check {what} needs a name: a recipe, grid or search, the folder of a store, or keypoint files.")
+        raise ValueError(f"check {what} needs a name: recipe, grid, search, folder of a store, or keypoint files.")
     if what == "recipe":
         settings = _recipe(name)
         say(f"recipe {settings.name}: model {settings.model['name']}, {settings.data.frames} frames, ok")

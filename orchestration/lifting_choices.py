@@ -1,6 +1,7 @@
 """What is chosen when keypoints are lifted without a truth, and what follows from it for a model."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -63,7 +64,7 @@ def lifting_settings(found: FoundModel, choices: Choices) -> tuple[Settings, lis
     """
     settings, notes = found.settings, []
     values = {key: value for key, value in settings.model.items() if key != "name"}
-    config = from_values(config_class(settings.model["name"]), values, f"recipe {settings.name}, table [model]")
+    config: Any = from_values(config_class(settings.model["name"]), values, f"recipe {settings.name}, table [model]")
     if crop_size(settings.model["name"], config) is not None:
         raise ValueError(
             f"{settings.name} ({settings.model['name']}) was given to lift keypoints, but it reads pictures. Allowed "

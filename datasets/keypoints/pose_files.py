@@ -96,7 +96,8 @@ class PoseWriter:
         """Write what waits, and the metadata."""
         assert self._writer is not None, "nothing was lifted"
         self._flush()
-        described = {"format": FORMAT, "skeleton": self._skeleton.name, "joints": list(self._skeleton.joints)}
+        described: dict[str, Any] = {"format": FORMAT, "skeleton": self._skeleton.name}
+        described["joints"] = list(self._skeleton.joints)
         described |= {"parents": list(self._skeleton.parents), "root": self._skeleton.joints[self._skeleton.root]}
         described |= {
             "unit": UNIT,

@@ -42,7 +42,11 @@ def ffmpeg() -> str:
 def write_mp4(panels: Panels, frames: np.ndarray, per_second: float, file: Path) -> None:
     """H.264, which browsers and slides play."""
     with rc_context({"animation.ffmpeg_path": ffmpeg()}):
-        writer = FFMpegWriter(fps=per_second, codec="libx264", extra_args=["-pix_fmt", "yuv420p", "-crf", "20"])
+        writer = FFMpegWriter(
+            fps=per_second,  # type: ignore[arg-type]  # 29.97 is one, too
+            codec="libx264",
+            extra_args=["-pix_fmt", "yuv420p", "-crf", "20"],
+        )
         FigureCanvasAgg(panels.figure)
         with writer.saving(panels.figure, str(file), panels.figure.dpi):
             for index in frames:
