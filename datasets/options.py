@@ -23,7 +23,7 @@ def from_values(cls: type[C], values: dict[str, Any], where: str) -> C:
     `where` names the file and table for the message. Raises ValueError for an unknown key, a missing one or a wrong
     type; checks of values are left to the dataclass's own `__post_init__`.
     """
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]
     if not isinstance(values, dict):
         raise ValueError(f"{where} must be a table of keys and values, got {values!r}.")

@@ -156,7 +156,7 @@ def consecutive_windows(
         raise ValueError(f"data.tail = {tail!r} is unknown. Allowed: {', '.join(TAILS)}.")
     sequence, step, phase, length, spans = interleaved(store, split, frames, stride, frame_rate)
     rest = length % frames
-    counts = length // frames + ((rest > 0) if tail != "drop" else 0)
+    counts: np.ndarray = length // frames + ((rest > 0) if tail != "drop" else 0)
     sequence, step, phase, length, rest = (
         np.repeat(column, counts) for column in (sequence, step, phase, length, rest)
     )

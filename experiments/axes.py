@@ -54,8 +54,8 @@ def points(axes: Mapping[str, Any], where: str) -> list[Point]:
     found = []
     for combination in product(*tables.values()):
         label = ", ".join(" ".join(f"{short[key]} {_word(value)}" for key, value in one.items()) for one in combination)
-        values = tuple(f"{key}={json.dumps(value)}" for one in combination for key, value in one.items())
-        found.append(Point(label=label, values=values))
+        changes = tuple(f"{key}={json.dumps(value)}" for one in combination for key, value in one.items())
+        found.append(Point(label=label, values=changes))
     return found
 
 

@@ -52,7 +52,7 @@ def made_up_store(folder: Path) -> Path:
     sequences = []
     for subject, split in (("A", "train"), ("B", "train"), ("C", "test")):
         for take in range(4):
-            poses = generator.normal(0, 0.3, (400, 17, 3)).astype(np.float32) + np.float32([0, 0, 4])
+            poses = generator.normal(0, 0.3, (400, 17, 3)).astype(np.float32) + np.array([0, 0, 4], np.float32)
             sequences.append(
                 CameraSequence(
                     subject=subject,

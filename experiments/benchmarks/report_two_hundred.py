@@ -66,6 +66,7 @@ def make_study(tracking: Tracking, home: Path, layout: str, runs: int) -> None:
     random = np.random.default_rng(0)
     settings = _settings()
     parent = tracking.open_study("made-up", {"data": "made up"}, "A made-up study")
+    rows: tuple[str, ...]
     if layout == "grid":
         labels = [f"model {number}" for number in range(4)]
         rows, seeds = PATTERNS, range(runs // (len(labels) * len(PATTERNS)))

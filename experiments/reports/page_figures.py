@@ -166,5 +166,5 @@ def examples(found: Evidence) -> Section:
         )
         if len(found.rows) > len(parts):
             texts.append(f"{len(parts)} of {len(found.rows)} models are drawn (at most {MOST_EXAMPLES}).")
-    shown = [Chart(caption="", drawing=key_of_skeletons(), wide=True), *parts] if parts else []
+    shown: list[Chart | Fold] = [Chart(caption="", drawing=key_of_skeletons(), wide=True), *parts] if parts else []
     return Section(title="Examples", anchor="examples", texts=texts, parts=shown)

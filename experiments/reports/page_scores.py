@@ -116,7 +116,8 @@ def _own_words(protocol: str, other: str) -> str:
 
 def differences(found: Evidence) -> Section:
     """Every model against the baseline, over the same recordings."""
-    blocks, reasons = [], []
+    blocks: list[tuple[str, list[Table | Chart]]] = []
+    reasons: list[str] = []
     baseline = found.results.baseline
     for tested_on, protocol, rows in found.blocks():
         of = {row.trained_on: row for row in rows if row.member == baseline}

@@ -134,7 +134,7 @@ def _placed(frame: np.ndarray, points: np.ndarray, number: int, reach: float = 0
 
 def _pose(points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, *, guessed: bool) -> list[str]:
     """A pose by sides; joints that were not seen only if they are `guessed`."""
-    side = {joint: name for name, joints in sides_of(skeleton).items() for joint in np.flatnonzero(joints)}
+    side = {int(joint): name for name, joints in sides_of(skeleton).items() for joint in np.flatnonzero(joints)}
     parts = []
     for child, parent in skeleton.bones:
         seen = bool(visible[child] and visible[parent])
