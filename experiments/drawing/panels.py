@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from posegrid.datasets.keypoints.pose_files import PoseClip
 from posegrid.experiments.drawing.palette import FAINT, SIDES, TRUTH, hidden_words
 from posegrid.experiments.drawing.skeleton_artist import SkeletonArtist
+from posegrid.experiments.drawing.space import frame_space, turned
 
 VIEWS = {"camera": (0, 1), "side": (2, 1)}
 """Flat views and the axes of the camera that they show: x and y, z and y."""
@@ -28,11 +29,11 @@ class Panels:
         self.figure = Figure(figsize=(12.4, 4.9), dpi=100)
         self._title = self.figure.text(0.012, 0.95, "", fontsize=12, fontweight="bold")
         self._input = self.figure.add_axes((0.055, 0.17, 0.25, 0.66))
-        self._space: Any = self.figure.add_axes((0.345, 0.09, 0.33, 0.78), projection="3d")
+        self._space = self.figure.add_axes((0.36, 0.19, 0.3, 0.62))
         self._side = self.figure.add_axes((0.735, 0.17, 0.25, 0.66))
         _frame_input(self._input, clip)
         self._low, self._high = limits(clip)
-        _frame_space(self._space, self._low, self._high)
+        frame_space(self._space, self._low, self._high)
         _frame_flat(self._side, "side", self._low, self._high)
         several, known = rows.hypotheses_mm is not None, rows.truth_mm is not None
         self._artists = [
@@ -42,7 +43,7 @@ class Panels:
         ]
         self._hidden = self._input.set_title("", fontsize=9, loc="left")
         self._errors = self._side.set_title("", fontsize=9, loc="left")
-        self._space.set_title("pose in space", fontsize=9, y=1.0)
+        self.figure.text(0.36, 0.877, "pose in space", fontsize=9)
         handles = legend_handles(several=several, truth=known)
         self.figure.legend(handles=handles, loc="lower center", ncols=len(handles), fontsize=9, frameon=False)
 
@@ -53,12 +54,12 @@ class Panels:
         cloud = None if rows.hypotheses_mm is None else rows.hypotheses_mm[index]
         truth = None if rows.truth_mm is None else rows.truth_mm[index]
         self._artists[0].show(rows.keypoints_px[index], visible)
-        for artist, turned in ((self._artists[1], upright), (self._artists[2], side)):
+        for artist, seen in ((self._artists[1], turned), (self._artists[2], side)):
             artist.show(
-                turned(pose),
+                seen(pose),
                 visible,
-                None if cloud is None else turned(cloud),
-                None if truth is None else turned(truth),
+                None if cloud is None else seen(cloud),
+                None if truth is None else seen(truth),
             )
         person = f", person {clip.person}"
         self._title.set_text(f"{clip.video}{person}, frame {rows.frame[index]}, {rows.time_s[index]:.2f} s")
@@ -96,6 +97,7 @@ def strip(clip: PoseClip, columns: int = 6) -> Figure:
             )
         for row in range(3):
             axes[row, column].tick_params(labelsize=7)
+            axes[row, column].locator_params(axis="x", nbins=3)
             if column:
                 axes[row, column].set_ylabel("")
     figure.suptitle(f"{clip.video}, person {clip.person}: input, camera's view, view from the side", fontsize=11)
@@ -113,15 +115,10 @@ def legend_handles(*, several: bool, truth: bool) -> list[Line2D]:
         Line2D([], [], color=grey, linestyle=":", marker="o", markerfacecolor="white", label="hidden from the model")
     )
     if several:
-        handles.append(Line2D([], [], color=grey, alpha=0.4, linestyle="", marker=".", label="hypotheses"))
+        handles.append(Line2D([], [], color=grey, alpha=0.5, linestyle="", marker=".", label="hypotheses"))
     if truth:
         handles.append(Line2D([], [], color=TRUTH, linestyle="--", label="truth"))
     return handles
-
-
-def upright(points: np.ndarray) -> np.ndarray:
-    """Camera axes (..., 3) -> x, depth, height: what matplotlib draws with the third axis up."""
-    return points[..., [0, 2, 1]] * [1, 1, -1]
 
 
 def side(points: np.ndarray) -> np.ndarray:
@@ -179,18 +176,3 @@ def _axis_labels(axis: Any, x: str, y: str) -> None:
     axis.set_ylabel(y, fontsize=8)
     axis.tick_params(labelsize=8)
     axis.locator_params(nbins=5)
-
-
-def _frame_space(axis: Any, low: np.ndarray, high: np.ndarray) -> None:
-    ends = upright(np.stack([low, high]))
-    ends.sort(axis=0)
-    axis.set_xlim(*ends[:, 0])
-    axis.set_ylim(*ends[:, 1])
-    axis.set_zlim(*ends[:, 2])
-    axis.set_box_aspect(ends[1] - ends[0], zoom=1.12)
-    axis.view_init(elev=14, azim=-62)
-    axis.set_xlabel("x, right (mm)", fontsize=8)
-    axis.set_ylabel("away from the camera (mm)", fontsize=8)
-    axis.set_zlabel("up (mm)", fontsize=8)
-    axis.tick_params(labelsize=7, pad=0)
-    axis.locator_params(nbins=4)

@@ -17,7 +17,8 @@ from posegrid.experiments.cli import main
 from posegrid.experiments.drawing import movies
 from posegrid.experiments.drawing.movies import drawn_frames
 from posegrid.experiments.drawing.palette import hidden_words, sides_of
-from posegrid.experiments.drawing.panels import Panels, limits, upright
+from posegrid.experiments.drawing.panels import Panels, limits
+from posegrid.experiments.drawing.space import turned
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import shape_of
 from posegrid.orchestration.settings import Settings
@@ -181,14 +182,19 @@ def test_panels_show_every_joint_where_it_is(sampler: Path, tmp_path: Path, caps
     panels.show(hidden)
     shown = clip.rows.poses_mm[hidden]
     joints = clip.rows.visible[hidden]
-    for axis, points in ((panels.figure.axes[1], upright(shown)), (panels.figure.axes[2], shown[:, [2, 1]])):
+    for axis, points in ((panels.figure.axes[1], turned(shown)), (panels.figure.axes[2], shown[:, [2, 1]])):
         lines = [line for line in axis.lines if line.get_marker() == "o"]
-        data = [np.stack(line.get_data_3d() if axis.name == "3d" else line.get_data(), -1) for line in lines]
+        data = [np.stack(line.get_data(), -1) for line in lines]
         solid = [each for line, each in zip(lines, data, strict=True) if line.get_markerfacecolor() != "white"]
         hollow = [each for line, each in zip(lines, data, strict=True) if line.get_markerfacecolor() == "white"]
         for found, wanted in ((solid, points[joints]), (hollow, points[~joints])):
             together = np.concatenate(found)
             np.testing.assert_allclose(np.sort(together, axis=0), np.sort(wanted, axis=0), rtol=1e-6)
+    corner = np.array([[0.0, 0, 0], [1000, 0, 0], [0, 1000, 0], [0, 0, 1000]])
+    across, down = turned(corner).T
+    # to the right, down, and away: up and to the right, as seen from right above the camera
+    assert across[1] > across[3] > 0 == across[2]
+    assert down[2] > 900 > down[1] > 0 > down[3]
     low, high = limits(clip)
     assert (clip.rows.poses_mm >= low).all()
     assert (clip.rows.poses_mm <= high).all()
