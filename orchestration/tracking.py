@@ -110,7 +110,7 @@ class Tracking:
         """
         _check_answers(uri)
         try:
-            with _quiet():
+            with quiet():
                 if uri.startswith("sqlite:///"):
                     Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
                 tracking = cls(uri, experiment)
@@ -339,7 +339,7 @@ class Tracking:
             return
         with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
             try:
-                with _quiet():
+                with quiet():
                     path = Path(self._client.download_artifacts(run_id, name, folder))
             except (MlflowException, OSError) as error:
                 raise ValueError(f"run {run_id} in {self.uri} has no artifact {name} ({error}).") from None
@@ -384,7 +384,7 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No progress bars of MLflow in logs."""
     before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
