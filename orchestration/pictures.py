@@ -18,6 +18,8 @@ from posegrid.models.interface import Batch, Lifter
 from posegrid.models.registry import config_class, crop_size
 from posegrid.orchestration.settings import Settings
 
+KEPT_BYTES = 1 << 30
+"""Memory of a worker in which pictures stay for the next epoch: a small network learns faster than they are drawn."""
 _TEXTURES = 64
 """Textures that patches are made of where no folder names others."""
 
@@ -31,6 +33,10 @@ class Pictures:
         self.reader = reader.ImageReader(store, Path(folder) if folder else None, chosen)
         self._store = store
         self._rows = np.arange(len(store.keypoints))
+        self._kept = np.empty((min(len(self._rows), KEPT_BYTES // (3 * size[0] * size[1])), *size, 3), np.uint8)
+        self._place = np.full(len(self._rows), -1)
+        """Where in `_kept` the picture of a row of the store is; -1: not there."""
+        self._filled = 0
 
     def frames(self, windows: Windows) -> tuple[np.ndarray, np.ndarray]:
         """Sequence and frame of every picture, both (N * L,)."""
@@ -40,11 +46,31 @@ class Pictures:
 
     def of(self, windows: Windows, mirrored: np.ndarray | None = None) -> torch.Tensor:
         """(N, L, height, width, 3) uint8; windows marked in `mirrored` (N,) become their mirror image."""
-        images = self.reader.crops(*self.frames(windows))
+        images = self._crops(*self.frames(windows))
         images = images.reshape(*windows.weight.shape, *images.shape[1:])
         if mirrored is not None:
             images[mirrored] = images[mirrored][..., ::-1, :]
         return torch.from_numpy(images)
+
+    def _crops(self, sequence: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """(M, height, width, 3) uint8, of pictures that are kept or become so until the memory is full.
+
+        Nothing is thrown out: epochs visit all pictures once, and what was seen longest ago is what comes next.
+        """
+        rows = self._store.offsets[sequence] + frame
+        new = np.flatnonzero(self._place[rows] < 0)
+        if not len(new):
+            return self._kept[self._place[rows]]
+        images = np.empty((len(rows), *self._kept.shape[1:]), np.uint8)
+        images[new] = self.reader.crops(sequence[new], frame[new])
+        old = np.flatnonzero(self._place[rows] >= 0)
+        images[old] = self._kept[self._place[rows[old]]]
+        _, first = np.unique(rows[new], return_index=True)
+        first = new[first[: len(self._kept) - self._filled]]
+        self._kept[self._filled : self._filled + len(first)] = images[first]
+        self._place[rows[first]] = np.arange(self._filled, self._filled + len(first))
+        self._filled += len(first)
+        return images
 
 
 def pictures_of(store: Store, settings: Settings) -> Pictures | None:

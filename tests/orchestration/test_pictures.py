@@ -46,6 +46,26 @@ def settings() -> Settings:
     )
 
 
+@pytest.mark.parametrize("kept", [0, 3, 1000])
+def test_pictures_that_are_kept_are_the_same(
+    kept: int, settings: Settings, toy_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("posegrid.orchestration.pictures.KEPT_BYTES", kept * 32 * 24 * 3)
+    pictures = pictures_of(toy_store, settings)
+    assert pictures is not None
+    drawn: list[int] = []
+    crops = pictures.reader.crops
+    monkeypatch.setattr(pictures.reader, "crops", lambda of, at: drawn.append(len(of)) or crops(of, at))
+    windows = scoring_windows(toy_store, settings, "test")[:4]
+    wanted = crops(*pictures.frames(windows)).reshape(4, 1, 32, 24, 3)
+    for order in ([0, 1, 2, 3], [3, 0, 0, 2], [1, 3, 2, 1]):
+        mirrored = np.array([False, True, False, True])
+        found = pictures.of(windows[np.array(order)], mirrored).numpy()
+        for row, which in enumerate(order):
+            np.testing.assert_array_equal(found[row], wanted[which][..., ::-1, :] if mirrored[row] else wanted[which])
+    assert sum(drawn) == {0: 12, 3: 4 + 1 + 1, 1000: 4}[kept]
+
+
 def test_batches_bring_the_crops_of_their_frames(settings: Settings, toy_store: Store) -> None:
     workers, masks = Workers(), Masks(toy_store, settings.occlusion)
     pictures = pictures_of(toy_store, settings)
