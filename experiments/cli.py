@@ -17,6 +17,7 @@ from posegrid.experiments import (
     data_commands,
     import_commands,
     lift_commands,
+    model_commands,
     plan_commands,
     sampler_commands,
     search_commands,
@@ -86,6 +87,8 @@ app.command()(import_commands.export_model)
 app.command()(lift_commands.lift)
 app.command()(lift_commands.animate)
 app.command("export-keypoints")(lift_commands.export_keypoints)
+app.command()(model_commands.package)
+app.command()(model_commands.register)
 app.command()(analysis_commands.complexity)
 app.add_typer(analysis_commands.analyse, name="analyse")
 app.command()(cluster_commands.submit)

@@ -51,7 +51,7 @@ def find_model(name: str, tracking: Callable[[], Tracking]) -> FoundModel:
     if name.endswith(".pt"):
         return _loaded(Path(name), "")
     opened = tracking()
-    run = _run_id(name, opened)
+    run = trained_run(name, opened)
     with opened.fetched(run, MODEL_ARTIFACT) as file:
         return _loaded(file, run)
 
@@ -63,7 +63,11 @@ def _loaded(file: Path, run: str) -> FoundModel:
     return FoundModel(model=model, settings=settings, data=data, run=run, digest=digest)
 
 
-def _run_id(name: str, tracking: Tracking) -> str:
+def trained_run(name: str, tracking: Tracking, said: str = "--model") -> str:
+    """Run id of the trained model that is called so; `said`: what gave the name, for messages.
+
+    Raises ValueError if there is none, or if the name fits several.
+    """
     if name.startswith(REGISTERED):
         return tracking.registered_run(name)
     trained = [trial for trial in tracking.trials().values() if trial.trained]
@@ -71,7 +75,7 @@ def _run_id(name: str, tracking: Tracking) -> str:
         found = [trial for trial in trained if trial.tags.get(called) == name]
         if len(found) > 1:
             raise ValueError(
-                f'--model "{name}" fits {len(found)} trained runs: {_list(found)}. Give the id of one of them.'
+                f'{said} "{name}" fits {len(found)} trained runs: {_list(found)}. Give the id of one of them.'
             )
         if found:
             return found[0].run_id
@@ -79,13 +83,13 @@ def _run_id(name: str, tracking: Tracking) -> str:
         trial = tracking.trial(name)
     except ValueError:
         raise ValueError(
-            f'--model "{name}" is no trained run in {tracking.uri}. Allowed are a model file (model.pt), a registered '
+            f'{said} "{name}" is no trained run in {tracking.uri}. Allowed are a model file (model.pt), a registered '
             f"model (models:/NAME@ALIAS), and run ids, run names and recipes of trained runs: "
             f"{_list(trained) or 'none'}. Give one of them, or say with --home or --tracking where the runs are."
         ) from None
     if not trial.trained:
         raise ValueError(
-            f'--model "{name}" is a run without a trained model (status {trial.status}). Allowed are runs that hold '
+            f'{said} "{name}" is a run without a trained model (status {trial.status}). Allowed are runs that hold '
             f"{MODEL_ARTIFACT}: finish its training, or give another run."
         )
     return trial.run_id

@@ -53,7 +53,8 @@ def test_ray_mlflow_and_torch_stay_in_their_rooms(file: Path) -> None:
     tops = {name.split(".")[0] for name in imports(file)}
     if not where.startswith("orchestration/launch/"):
         assert "ray" not in tops, f"{where} imports ray"
-    if where != "orchestration/tracking.py":
+    # the tracking store, and trained models as models of MLflow: two nouns, neither of which fits into the other's file
+    if where not in ("orchestration/tracking.py", "orchestration/model_registry.py"):
         assert "mlflow" not in tops, f"{where} imports mlflow"
     numpy_only = ("datasets/schema.py", "datasets/skeletons.py", "datasets/occlusions/", "datasets/metrics/")
     if where.startswith(numpy_only):

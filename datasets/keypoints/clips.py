@@ -148,11 +148,16 @@ def clips_of_file(file: KeypointFile, skeleton: str, reading: Reading) -> Iterat
     size or frame rate are not known, or if the joints cannot be converted.
     """
     for found in file.read(reading.format, reading.joints):
-        size = _size(found, reading)
-        for track in tracks_of(found):
-            seen = (track.confidence > 0) & (track.confidence >= reading.least_confidence)
-            if seen.any():
-                yield _clip(found, track, seen, skeleton, reading, *size)
+        yield from clips_of_detections(found, skeleton, reading)
+
+
+def clips_of_detections(found: Detections, skeleton: str, reading: Reading) -> Iterator[Clip]:
+    """The people in one video, as `clips_of_file` gives them."""
+    size = _size(found, reading)
+    for track in tracks_of(found):
+        seen = (track.confidence > 0) & (track.confidence >= reading.least_confidence)
+        if seen.any():
+            yield _clip(found, track, seen, skeleton, reading, *size)
 
 
 def clips_of_store(store: Store, reading: Reading) -> Iterator[Clip]:

@@ -1,0 +1,86 @@
+"""The verbs of the command line that make MLflow models of trained ones; `cli` registers them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from posegrid.experiments.data_commands import say
+
+if TYPE_CHECKING:
+    # commands import what they need when they run: `posegrid --help` answers at once
+    from posegrid.orchestration.model_registry import Packaged
+    from posegrid.orchestration.tracking import Tracking
+
+Run = Annotated[str, typer.Argument(help="Trained model: run id, run name, recipe, or models:/NAME@ALIAS.")]
+Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")]
+TrackingUri = Annotated[
+    str | None,
+    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print plain data instead of lines.")]
+
+
+def package(run: Run, home: Home = Path("runs"), tracking: TrackingUri = None, json_: Json = False) -> None:
+    """Log a trained model as a model of MLflow in its run: mlflow.pyfunc.load_model and `mlflow models serve` take it.
+
+    Repeated for the same model and sources, it finds what is there.
+
+    Example: posegrid package "mixste_27 on none"
+    """
+    packaged, opened = _packaged(run, home, tracking)
+    if json_:
+        say(json.dumps(_plain(packaged, opened), indent=1))
+        return
+    for line in _lines(packaged, packaged.address, opened):
+        say(line)
+
+
+def register(
+    run: Run,
+    name: Annotated[str, typer.Option("--name", help="Name of the registered model.")],
+    alias: Annotated[
+        list[str] | None, typer.Option("--alias", help="Alias that then points to it (repeatable): champion.")
+    ] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    json_: Json = False,
+) -> None:
+    """Register a trained model in MLflow under a name, with an alias if one is given; `package` comes first by itself.
+
+    `posegrid lift --model models:/NAME@ALIAS` then takes it.
+
+    Example: posegrid register "mixste_27 on none" --name lifter --alias champion
+    """
+    from posegrid.orchestration.model_registry import register
+
+    packaged, opened = _packaged(run, home, tracking)
+    version = register(opened, packaged, name, alias)
+    address = f"models:/{name}@{alias[0]}" if alias else f"models:/{name}/{version}"
+    if json_:
+        say(json.dumps(_plain(packaged, opened) | {"registered": address, "version": version}, indent=1))
+        return
+    say(f"{name}, version {version}{''.join(f', {one}' for one in alias or [])}: {address}")
+    for line in _lines(packaged, address, opened):
+        say(line)
+
+
+def _packaged(run: str, home: Path, tracking: str | None) -> "tuple[Packaged, Tracking]":
+    from posegrid.orchestration.found_models import trained_run
+    from posegrid.orchestration.model_registry import package
+    from posegrid.orchestration.tracking import Tracking, sqlite_uri
+
+    opened = Tracking.existing(tracking or sqlite_uri(home / "mlflow.db"))
+    return package(opened, trained_run(run, opened, "RUN")), opened
+
+
+def _plain(packaged: "Packaged", tracking: "Tracking") -> dict[str, object]:
+    return {"run": packaged.run_id, "model": packaged.address, "tracking": tracking.uri, "logged": packaged.made}
+
+
+def _lines(packaged: "Packaged", address: str, tracking: "Tracking") -> list[str]:
+    return [
+        f"{packaged.address} {'logged in' if packaged.made else 'is in'} run {packaged.run_id}",
+        f"serve it: MLFLOW_TRACKING_URI={tracking.uri} mlflow models serve -m {address} -p 5001 --env-manager local",
+    ]
