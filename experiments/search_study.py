@@ -5,7 +5,7 @@ follows from what is in the tracking store, so that a repeated command, also aft
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from statistics import fmean
 
@@ -15,6 +15,7 @@ from posegrid.experiments.planning import Plan, plan
 from posegrid.experiments.progress import Progress, Say
 from posegrid.experiments.search_files import ResolvedSearch
 from posegrid.orchestration.grid import Study, Work, open_study, remaining_work
+from posegrid.orchestration.outages import NoAnswerError
 from posegrid.orchestration.search import Outcome, Proposal, next_round, winner
 from posegrid.orchestration.tracking import Tracking, Trial
 
@@ -213,7 +214,8 @@ def _status(runner: _Runner) -> Iterator[None]:
         yield
     except BaseException:
         if runner.study is not None:
-            runner.tracking.finish(runner.study.parent, "FAILED")
+            with suppress(NoAnswerError), runner.tracking.at_once():  # whoever ends the command does not wait
+                runner.tracking.finish(runner.study.parent, "FAILED")
         raise
     assert runner.study is not None
     runner.tracking.finish(runner.study.parent, "FINISHED")

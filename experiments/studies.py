@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from posegrid.experiments.progress import Progress, Say
 from posegrid.orchestration.evaluation import mean_pose_mpjpe_mm
 from posegrid.orchestration.grid import Stage, Study, Work, open_study, remaining_work
 from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.outages import NoAnswerError
 from posegrid.orchestration.protocol import scoring_protocol, window_words
 from posegrid.orchestration.settings import fingerprint, occlusion_label
 from posegrid.orchestration.tracking import Tracking, sqlite_uri
@@ -89,7 +90,8 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
             try:
                 failed = launch(study, left, Progress(left, say))
             except BaseException:
-                tracking.finish(study.parent, "FAILED")
+                with suppress(NoAnswerError), tracking.at_once():  # whoever ends the command does not wait
+                    tracking.finish(study.parent, "FAILED")
                 raise
     if failed:
         tracking.finish(study.parent, "FAILED")

@@ -11,16 +11,27 @@ from torch import Tensor
 from posegrid.datasets.options import from_values
 from posegrid.models.interface import Lifter, PoseShape
 from posegrid.models.registry import build_model, config_class
+from posegrid.orchestration.outages import full, not_written
 from posegrid.orchestration.settings import Settings
 
 MODEL_FORMAT = "posegrid-model-1"
 
 
 def write(file: Path, content: dict[str, Any]) -> None:
-    """Save tensors and plain data; `file` appears whole or not at all."""
+    """Save tensors and plain data; `file` appears whole or not at all. Raises OSError where the disk takes no more."""
     aside = file.with_name(f".{file.name}.partial-{os.getpid()}")
-    torch.save(content, aside)
-    os.replace(aside, file)
+    try:
+        with aside.open("wb") as stream:
+            torch.save(content, stream)
+            stream.flush()
+            os.fsync(stream.fileno())  # or a machine that loses its power may keep the name and lose the content
+        os.replace(aside, file)
+    except (OSError, RuntimeError) as error:
+        if full(error):
+            raise not_written(file.name, str(file.parent), error) from error
+        raise
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def read(file: Path, device: torch.device | str = "cpu") -> dict[str, Any]:

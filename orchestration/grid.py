@@ -17,6 +17,7 @@ from posegrid.orchestration.finished_runs import FinishedRun
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import FOLDS, STAGE, UPSTREAM, Tracking, Trial
+from posegrid.orchestration.trials import FAILURE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -296,6 +297,7 @@ class Study:
             store=self.store.address,
             data_hash=self.store.content_hash,
             tracking=self.tracking.uri,
+            tracking_wait_s=self.tracking.wait_s,
             upstream_run=None if stage.upstream is None else self.runs[stage.upstream],
             fold_runs=[self.runs[key] for key in stage.folds],
             trained=not work.train,
@@ -305,7 +307,7 @@ class Study:
         """Set the terminal status of a stage's run, with the reason of a failure."""
         run_id = self.runs[key]
         if failed is not None:
-            self.tracking.set_tags(run_id, {"failure": failed[:4000]})
+            self.tracking.set_tags(run_id, {FAILURE: failed[:4000]})
         self.tracking.finish(run_id, "FINISHED" if failed is None else "FAILED")
 
 

@@ -25,6 +25,7 @@ from posegrid.orchestration import checkpoint
 from posegrid.orchestration.amounts import scoring_amounts
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.complexity import device_name
+from posegrid.orchestration.delivery import Delivery
 from posegrid.orchestration.evaluation import Scores, evaluate
 from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.lifter_errors import learn_errors
@@ -47,10 +48,12 @@ def run_stage(
     *,
     resume: dict[str, Any] | None = None,
     wrap: Callable[[Lifter], nn.Module] = lambda model: model,
+    state: str = "",
 ) -> None:
     """Train (or continue, or skip) and score one trial.
 
     `save(metrics, make_state)` receives each epoch's metrics and keeps the state where the run can find it again.
+    `state` is the folder or address where it does, for metrics that the tracking store does not take in time.
     Raises ValueError if the data differ from what was planned, DivergenceError if the loss stops being finite (the run
     then has a tag that says so).
     """
@@ -62,7 +65,7 @@ def run_stage(
             f"planned with {task.data_hash[:12]}. Give every node the same store."
         )
     store = store.leaving_out(settings.data.leave_out)
-    tracking = Tracking(task.tracking)
+    tracking = Tracking(task.tracking, wait_s=task.tracking_wait_s)
     if task.trained:
         model = _finished_model(task, tracking).to(workers.device)
     else:
@@ -76,23 +79,23 @@ def run_stage(
         if workers.first:
             where = {DEVICE: device_name(workers.device), WORKERS: str(workers.world)}
             tracking.set_tags(task.run_id, where)
-        weights = _train(task, model, wrap, store, settings, workers, save, tracking, resume)
+        delivery = Delivery(tracking=tracking, run_id=task.run_id, folder=state) if workers.first else None
+        weights = _train(task, model, wrap, store, settings, workers, save, tracking, delivery, resume)
         model.load_state_dict(weights)
         if workers.first:
             data: dict[str, Any] = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
             rates = {one.frame_rate for one in store.sequences if one.split == "train"}
             data |= {"frame_rate": rates.pop()} if len(rates) == 1 else {}  # whoever lifts a video asks for it
             log_model(tracking, task.run_id, settings, pose_shape(store, settings.data), model, data)
-    seconds = 0.0
-    for pattern in task.patterns:
+    lifted, seconds = scoring_amounts(store, settings)[0] if task.patterns else 0, 0.0
+    for number, pattern in enumerate(task.patterns, start=1):
         began = time.perf_counter()
         scores = evaluate(model, store, settings, pattern, workers)
         seconds += time.perf_counter() - began
+        # with the last scores, or it would be missing if the run is killed in between
+        rate = {LIFTED_PER_S: lifted * number / seconds} if number == len(task.patterns) else {}
         if workers.first:
-            log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores)
-    if workers.first and seconds:
-        lifted, _ = scoring_amounts(store, settings)
-        tracking.log_metrics(task.run_id, {LIFTED_PER_S: lifted * len(task.patterns) / seconds})
+            log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores, rate)
 
 
 def _new_model(task: StageTask, settings: Settings, store: Store, tracking: Tracking) -> Lifter:
@@ -118,23 +121,24 @@ def _train(
     workers: Workers,
     save: Save,
     tracking: Tracking,
+    delivery: Delivery | None,
     resume: dict[str, Any] | None,
 ) -> dict[str, Tensor]:
-    logged = tracking.last_step(task.run_id, "train/loss") if workers.first else 0
-
     def report(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
-        epoch = int(metrics["epoch"])
-        # MLflow stores a repeated step twice; an epoch repeated after a kill is already there
-        if workers.first and epoch > logged:
-            tracking.log_metrics(task.run_id, {k: v for k, v in metrics.items() if k != "epoch"}, epoch)
-        save(metrics, state)
+        if delivery is not None:
+            delivery.log({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
+        save(metrics, state)  # last: an epoch that is not repeated must have been logged or kept
 
     try:
-        return train(model, wrap(model), store, settings, workers, report, resume)
+        weights = train(model, wrap(model), store, settings, workers, report, resume)
     except DivergenceError as error:
-        if workers.first:
+        if delivery is not None:
+            delivery.finish()
             tracking.set_tags(task.run_id, {DIVERGED: str(error)})
         raise
+    if delivery is not None:
+        delivery.finish()
+    return weights
 
 
 def log_model(
@@ -160,18 +164,23 @@ def log_model(
 
 
 def log_scores(
-    tracking: Tracking, run_id: str, settings: Settings, pattern: dict[str, Any], data_hash: str, scores: Scores
+    tracking: Tracking,
+    run_id: str,
+    settings: Settings,
+    pattern: dict[str, Any],
+    data_hash: str,
+    scores: Scores,
+    more: dict[str, float] | None = None,
 ) -> None:
-    """Log one scored pattern: metrics, tables, examples; the tag that says so comes last."""
+    """Log one scored pattern: tables, examples; then its metrics, `more` metrics and the tag that says so in one call,
+    so that whoever is killed before scores everything again and whoever is killed after repeats nothing."""
     label = occlusion_label(pattern)
     action_wise, frame_wise = scores.sums.action_wise(), scores.sums.frame_wise()
     if scores.sets is not None:
         action_wise, frame_wise = action_wise | scores.sets.action_wise(), frame_wise | scores.sets.frame_wise()
         tracking.log_text(run_id, per_joint_csv(scores), f"test/{label}/hypotheses_per_joint.csv")
-    tracking.log_metrics(run_id, {f"test {label}/{name.replace('/', ' ')}": v for name, v in action_wise.items()})
-    tracking.log_metrics(
-        run_id, {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
-    )
+    metrics = {f"test {label}/{name.replace('/', ' ')}": v for name, v in action_wise.items()}
+    metrics |= {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
     tracking.log_text(run_id, per_action_csv(scores), f"test/{label}/per_action.csv")
     tracking.log_text(run_id, scores.recordings.csv(), f"test/{label}/{RECORDINGS}")
     tracking.log_text(run_id, breakdown_csv(scores.breakdown), f"test/{label}/{BREAKDOWN}")
@@ -184,7 +193,7 @@ def log_scores(
         name = settings.evaluation.aggregation
         read = AGGREGATIONS[name]
         tags["aggregation"] = f"{name}, an oracle: reads {read}" if read else name
-    tracking.set_tags(run_id, tags)
+    tracking.log_metrics(run_id, metrics | (more or {}), tags=tags)
 
 
 def per_action_csv(scores: Scores) -> str:

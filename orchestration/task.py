@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from posegrid.datasets.addresses import is_address
+
 
 @dataclass(frozen=True, kw_only=True)
 class StageTask:
@@ -23,6 +25,8 @@ class StageTask:
     """Content hash that the store must have."""
     tracking: str
     """Address of the tracking store."""
+    tracking_wait_s: float = 600.0
+    """Seconds to wait for it where it is needed and does not answer."""
     upstream_run: str | None = None
     """Run of the trained conditioner."""
     fold_runs: list[str] = field(default_factory=list)
@@ -33,3 +37,9 @@ class StageTask:
     def plain(self) -> dict[str, Any]:
         """As plain data; `StageTask(**plain)` is the inverse."""
         return json.loads(json.dumps(asdict(self)))
+
+
+def within(folder: str, name: str) -> str:
+    """A folder in a folder or behind an address, whose options stay last: s3://bucket/state?region=eu-west-1."""
+    place, mark, options = folder.partition("?") if is_address(folder) else (folder, "", "")
+    return f"{place.rstrip('/')}/{name}{mark}{options}"

@@ -8,14 +8,10 @@ environment, so nothing may depend on either.
 
 import json
 import math
-import os
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -27,49 +23,29 @@ from mlflow.data.sources import LocalArtifactDatasetSource  # type: ignore[attr-
 from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 
+from posegrid.datasets.addresses import shown
+from posegrid.orchestration import outages
+from posegrid.orchestration.outages import NoAnswerError, Patience, PatientCalls, Trouble
+from posegrid.orchestration.trials import DIVERGED, FAILURE, KEY, STUDY
+from posegrid.orchestration.trials import EVALUATED as EVALUATED
+from posegrid.orchestration.trials import FOLDS as FOLDS
+from posegrid.orchestration.trials import MODEL_ARTIFACT as MODEL_ARTIFACT
+from posegrid.orchestration.trials import STAGE as STAGE
+from posegrid.orchestration.trials import TRAINED as TRAINED
+from posegrid.orchestration.trials import UPSTREAM as UPSTREAM
+from posegrid.orchestration.trials import VERSIONS as VERSIONS
+from posegrid.orchestration.trials import Trial as Trial
+
 EXPERIMENT = "posegrid"
-KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "study", "stage", "upstream", "trained"))
-FOLDS = "posegrid.folds"
-DIVERGED = "posegrid.diverged"
-"""Tag of a run whose loss stopped being finite, with what the loop said of it."""
-VERSIONS = "posegrid.versions"
-"""Tag of a run: what trained it, the digest of posegrid's sources among it."""
-EVALUATED = "posegrid.evaluated."
-MODEL_ARTIFACT = "model/model.pt"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 900  # MLflow takes at most 1000 metrics in a call
+_SINGLE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+_SHORT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
+"""For calls that must not hold up training; seconds."""
+_TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
 
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """What a child run says of itself."""
-
-    run_id: str
-    key: str
-    status: str
-    """MLflow's status: RUNNING, FINISHED, FAILED, KILLED, SCHEDULED."""
-    tags: dict[str, str]
-    metrics: dict[str, float]
-    """Last value of each metric."""
-    params: dict[str, str]
-    started_ms: int | None = None
-    """Milliseconds since 1970."""
-    ended_ms: int | None = None
-
-    @property
-    def trained(self) -> bool:
-        """True once the model file is logged."""
-        return self.tags.get(TRAINED) == "true"
-
-    @property
-    def diverged(self) -> bool:
-        """True if its loss stopped being finite."""
-        return not self.trained and DIVERGED in self.tags
-
-    @property
-    def evaluated(self) -> dict[str, str]:
-        """Scored test patterns: label -> evaluation fingerprint."""
-        return {tag[len(EVALUATED) :]: value for tag, value in self.tags.items() if tag.startswith(EVALUATED)}
+Point = tuple[str, float, int, int]
+"""A value of a metric: name, value, milliseconds since 1970, step."""
 
 
 def sqlite_uri(file: Path) -> str:
@@ -77,27 +53,23 @@ def sqlite_uri(file: Path) -> str:
     return f"sqlite:///{file.resolve()}"
 
 
-def _check_answers(uri: str) -> None:
-    """Fail within seconds where nothing listens; MLflow itself would retry for minutes."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        with urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=10):
-            return
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        raise ValueError(
-            f"tracking server {uri} does not answer ({getattr(error, 'reason', error)}); it was set with --tracking or "
-            "MLFLOW_TRACKING_URI. Start it, correct the address, or leave both out to use a local SQLite file."
-        ) from None
-
-
 class Tracking:
-    """A tracking store at an address."""
+    """A tracking store at an address.
 
-    def __init__(self, uri: str, experiment: str = EXPERIMENT) -> None:
+    Each call waits for a store that does not answer, for `wait_s` seconds (`outages.tracking_wait` if None) from the
+    first failure on, and then raises NoAnswerError.
+    """
+
+    def __init__(self, uri: str, experiment: str = EXPERIMENT, wait_s: float | None = None) -> None:
         self.uri = uri
         self.experiment = experiment
-        self._client = MlflowClient(tracking_uri=uri)
+        self.wait_s = outages.tracking_wait() if wait_s is None else wait_s
+        self._patience = Patience(where=f"tracking store {shown(uri)}", wait_s=self.wait_s)
+        self.at_once = self._patience.at_once
+        """Context: one attempt of a few seconds for each call in it, then NoAnswerError."""
+        # the methods of MlflowClient, which would itself repeat any call for four minutes: also the making of a run
+        client = MlflowClient(tracking_uri=uri)
+        self._client: Any = PatientCalls(client, self._patience, _trouble, _SINGLE, _SHORT, once=("create_run",))
         self._experiment_id = ""
         self._folders: dict[str, Path | None] = {}
 
@@ -108,7 +80,7 @@ class Tracking:
         The driver must do this before any trial starts: processes that open a new SQLite file together spoil it.
         Raises ValueError if the server does not answer or refuses.
         """
-        _check_answers(uri)
+        outages.check_answers(uri)
         try:
             with quiet():
                 if uri.startswith("sqlite:///"):
@@ -134,13 +106,11 @@ class Tracking:
     def probe(self) -> None:
         """Write an artifact in a run of its own, read it back, remove the run. Raises ValueError if that fails."""
         run_id = self._client.create_run(self.experiment_id, run_name="probe").info.run_id
-        try:
-            self.log_text(run_id, "probe", "probe.txt")
-            with self.fetched(run_id, "probe.txt") as file:
-                if file.read_text() != "probe":
-                    raise ValueError(f"tracking store {self.uri} returned another artifact than was written.")
-        finally:
-            self.delete(run_id)
+        self.delete(run_id)  # first: whoever is killed now leaves nothing, and artifacts do not mind
+        self.log_text(run_id, "probe", "probe.txt")
+        with self.fetched(run_id, "probe.txt") as file:
+            if file.read_text() != "probe":
+                raise ValueError(f"tracking store {self.uri} returned another artifact than was written.")
 
     def _ensure_experiment(self) -> None:
         found = self._client.get_experiment_by_name(self.experiment)
@@ -171,15 +141,11 @@ class Tracking:
 
     def open_study(self, name: str, params: dict[str, Any], description: str) -> str:
         """Run id of the study's parent run, created at the first call."""
-        runs = self._search(f"tags.`{STUDY}` = '{name}'")
-        if runs:
-            run_id = runs[0].info.run_id
-            self._client.update_run(run_id, status="RUNNING")
-        else:
-            tags = {STUDY: name, "mlflow.note.content": description}
-            run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-        self.log_params(run_id, params)
-        return run_id
+        tags = {STUDY: name, "mlflow.note.content": description}
+        run = self._found_or_made(f"tags.`{STUDY}` = '{name}'", tags, name)
+        self._client.update_run(run.info.run_id, status="RUNNING")
+        self.log_params(run.info.run_id, params)
+        return run.info.run_id
 
     def study(self, name: str) -> str:
         """Run id of a study that exists. Raises ValueError that lists the known ones."""
@@ -225,18 +191,28 @@ class Tracking:
         return version.run_id
 
     def open_trial(self, key: str, name: str, parent: str, params: dict[str, Any], tags: dict[str, str]) -> str:
-        """Run id of the trial with that fingerprint: the live one, or a new child of `parent`."""
-        runs = self._search(f"tags.`{KEY}` = '{key}'")
-        if runs:
-            run_id = runs[0].info.run_id
-            for tag, value in tags.items():
-                self._client.set_tag(run_id, tag, value)
-        else:
-            tags = {KEY: key, _PARENT: parent, **tags}
-            run_id = self._client.create_run(self.experiment_id, tags=tags, run_name=name).info.run_id
-            self.log_params(run_id, params)
+        """Run id of the trial with that fingerprint: the live one, or a new child of `parent`.
+
+        All of it may be repeated: whoever is killed in the middle leaves what the next call completes.
+        """
+        run = self._found_or_made(f"tags.`{KEY}` = '{key}'", {KEY: key, _PARENT: parent, **tags}, name)
+        run_id, held = run.info.run_id, run.data.tags
         self._client.update_run(run_id, status="RUNNING")
+        if tags.items() - held.items():
+            self.set_tags(run_id, tags)
+        for past in {FAILURE, DIVERGED} & held.keys():  # it is tried again
+            self._client.delete_tag(run_id, past)
+        self.log_params(run_id, params)
         return run_id
+
+    def _found_or_made(self, condition: str, tags: dict[str, str], name: str) -> Run:
+        """The run that is found so, or a new one: one only, also if a server dies before it says that it made it."""
+
+        def attempt() -> Run:
+            runs = self._search(condition)
+            return runs[0] if runs else self._client.create_run(self.experiment_id, tags=tags, run_name=name)
+
+        return self._patience.insist(attempt, _trouble)
 
     def delete(self, run_id: str) -> None:
         """Take a run out of the way; MLflow keeps it restorable."""
@@ -269,12 +245,28 @@ class Tracking:
         for first in range(0, len(new), 100):
             self._client.log_batch(run_id, params=new[first : first + 100])
 
-    def log_metrics(self, run_id: str, metrics: dict[str, float], step: int = 0) -> None:
-        """Log values at a step in as few calls as possible; anything not finite is left out."""
-        now = int(time.time() * 1000)
-        points = [Metric(name, float(value), now, step) for name, value in metrics.items() if math.isfinite(value)]
-        for first in range(0, len(points), _BATCH):
-            self._client.log_batch(run_id, metrics=points[first : first + _BATCH])
+    def log_metrics(
+        self, run_id: str, metrics: dict[str, float], step: int = 0, tags: dict[str, str] | None = None
+    ) -> None:
+        """Log values at a step, and tags with the last of them; anything not finite is left out.
+
+        What has no steps is logged at step 0: a value that stands there is left, so that repeating changes nothing.
+        """
+        now, have = int(time.time() * 1000), {}
+        if not step:
+            have = self._client.get_run(run_id).data.metrics
+        self.log_points(run_id, [(k, v, now, step) for k, v in metrics.items() if have.get(k) != v], tags)
+
+    def log_points(self, run_id: str, points: list[Point], tags: dict[str, str] | None = None) -> None:
+        """Log values in order, in as few calls as possible, and tags with the last of them.
+
+        Repeating it changes nothing: MLflow holds a name, value, time and step once.
+        """
+        finite = [Metric(name, float(value), when, step) for name, value, when, step in points if math.isfinite(value)]
+        own = [RunTag(name, value) for name, value in (tags or {}).items()]
+        for first in range(0, max(len(finite), bool(own)), _BATCH):
+            last = first + _BATCH >= len(finite)
+            self._client.log_batch(run_id, metrics=finite[first : first + _BATCH], tags=own if last else [])
 
     def last_step(self, run_id: str, metric: str) -> int:
         """Last step of a metric, -1 if it was never logged: a resumed run logs only what comes after."""
@@ -295,7 +287,7 @@ class Tracking:
 
     def set_tags(self, run_id: str, tags: dict[str, str]) -> None:
         """Set tags in one call."""
-        self._client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        self.log_points(run_id, [], tags)
 
     def log_data(self, run_id: str, name: str, digest: str, source: str, context: str) -> None:
         """Log a store as the run's data set input, without loading it; repeated calls change nothing."""
@@ -383,15 +375,21 @@ def _flatten(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{name}", value
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
+def _trouble(error: Exception) -> Trouble | None:
+    """Why a call did not get through; None if what it asked is at fault."""
+    reason = " ".join(str(error).split())[:500]
+    if isinstance(error, NoAnswerError):  # of a call within
+        return error.why
+    if isinstance(error, MlflowException):
+        if "API request to " in reason:  # how MLflow tells of connections and of answers such as 503
+            cause = reason.partition("failed with ")[2]
+            return Trouble(reason=cause or reason, refused="too many 500 error" in reason)
+        if error.error_code in _TRANSIENT:
+            return Trouble(reason=reason, refused=outages.full(reason))
+        return None
+    return Trouble(reason=reason, refused=True) if isinstance(error, OSError) and outages.full(error) else None
+
+
+def quiet() -> AbstractContextManager[None]:
     """No progress bars of MLflow in logs."""
-    before = os.environ.get("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR")
-    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", None)  # threads end this in any order
-        else:
-            os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = before
+    return outages.environment({"MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"})

@@ -49,4 +49,4 @@ def run_task(task: StageTask, storage: Path, progress: Callable[[str, dict[str, 
         progress(task.key, metrics)
 
     resume = checkpoint.read(file) if file.exists() else None
-    run_stage(task, Workers(device=torch.device("cpu")), save, resume=resume)
+    run_stage(task, Workers(device=torch.device("cpu")), save, resume=resume, state=str(folder))

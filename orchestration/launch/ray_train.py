@@ -5,13 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import ray.train
 import ray.train.torch
 import torch
 from ray.train.torch import TorchTrainer
 
 from posegrid.orchestration.launch.resources import Resources
-from posegrid.orchestration.task import StageTask
+from posegrid.orchestration.outages import not_written
+from posegrid.orchestration.task import StageTask, within
 
 STATE = "state.pt"
 
@@ -21,17 +23,18 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
 
     Raises FloatingPointError if its loss stopped being finite.
     """
+    name = f"{task.key}-{task.run_id[:8]}"
     trainer: Any = TorchTrainer  # its types know of no function that returns something
     result = trainer(
         _worker,
-        train_loop_config=task.plain(),
+        train_loop_config={"task": task.plain(), "state": within(storage, name)},
         scaling_config=ray.train.ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus > 0,
             resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
         ),
         run_config=ray.train.RunConfig(
-            name=f"{task.key}-{task.run_id[:8]}",
+            name=name,
             storage_path=storage,
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
             failure_config=ray.train.FailureConfig(max_failures=resources.max_failures),
@@ -42,9 +45,10 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
         raise FloatingPointError(result.return_value)
 
 
-def _worker(plain: dict[str, Any]) -> str | None:
+def _worker(config: dict[str, Any]) -> str | None:
     """What every Ray Train worker runs. Returns what the loop said if the loss stopped being finite."""
     # imported here: the processes of driver and controller load this file too, and need neither MLflow nor the models
+    from posegrid.datasets.addresses import shown
     from posegrid.orchestration import checkpoint
     from posegrid.orchestration.loop import DivergenceError
     from posegrid.orchestration.stage import run_stage
@@ -67,13 +71,16 @@ def _worker(plain: dict[str, Any]) -> str | None:
             return
         with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
             checkpoint.write(Path(folder) / STATE, state())
-            ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            try:
+                ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+            except (pa.ArrowException, OSError) as error:
+                raise not_written("the state of this run", shown(config["state"]), error) from error
 
     def wrap(model: torch.nn.Module) -> torch.nn.Module:
         return ray.train.torch.prepare_model(model, move_to_device=False)
 
     try:
-        run_stage(StageTask(**plain), workers, save, resume=resume, wrap=wrap)
+        run_stage(StageTask(**config["task"]), workers, save, resume=resume, wrap=wrap, state=config["state"])
     except DivergenceError as error:
         return str(error)  # returned, not raised: Ray would start the workers again, and they would come to the same
     return None

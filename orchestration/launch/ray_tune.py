@@ -6,7 +6,9 @@ enters through Tune's own interface for that: a searcher that proposes a stage o
 
 import logging
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from ray.tune.search import Searcher
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT
 from posegrid.orchestration.launch.ray_train import fit
 from posegrid.orchestration.launch.resources import Resources
+from posegrid.orchestration.outages import NoAnswerError
 from posegrid.orchestration.task import StageTask
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from posegrid.orchestration.grid import Study, Work
 
 Progress = Callable[[str, dict[str, float]], None]
+_ASK_EVERY_S = 5.0
+"""Seconds between attempts to reach a tracking store that does not answer."""
 
 
 def run_ray(
@@ -58,6 +63,7 @@ def run_ray(
         param_space={"storage": storage, "resources": resources.plain()},
     )
     tuner.fit()
+    callback.settle()
     return {**callback.failed, **searcher.blocked}
 
 
@@ -73,9 +79,11 @@ class _ReadyStages(Searcher):
         super().__init__(metric="epoch", mode="max")
         self._study = study
         self._waiting = list(work)
+        self._asked = 0.0
         self._running: dict[str, str] = {}
         self._fixed: dict[str, Any] = {}
         self._failed: set[str] = set()
+        self._away_since: float | None = None
         self.blocked: dict[str, str] = {}
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
@@ -84,7 +92,10 @@ class _ReadyStages(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
-        """The next ready stage, None while all wait for one under way, FINISHED at the end."""
+        """The next ready stage, FINISHED at the end. None while all wait for one under way, or for the tracking store:
+        Tune goes on then, and with it whatever is being trained. Raises NoAnswerError if nothing is being trained and
+        the store stays away for longer than it may.
+        """
         for item in list(self._waiting):
             if not self._failed.isdisjoint(item.stage.needs):
                 self._waiting.remove(item)
@@ -93,10 +104,30 @@ class _ReadyStages(Searcher):
         under_way = set(self._running.values()) | {item.stage.key for item in self._waiting}
         for item in self._waiting:
             if under_way.isdisjoint(item.stage.needs):
+                task = self._opened(item)
+                if task is None:
+                    return None
                 self._waiting.remove(item)
                 self._running[trial_id] = item.stage.key
-                return {**self._fixed, "task": self._study.task(item).plain()}
+                return {**self._fixed, "task": task.plain()}
         return None if self._waiting else Searcher.FINISHED
+
+    def _opened(self, item: "Work") -> StageTask | None:
+        """The task of a stage, its run opened; None if the tracking store does not answer now."""
+        now = time.monotonic()
+        if self._away_since is not None and now < self._asked + _ASK_EVERY_S:
+            return None
+        self._asked = now
+        try:
+            with self._study.tracking.at_once():
+                task = self._study.task(item)
+        except NoAnswerError:
+            self._away_since = now if self._away_since is None else self._away_since
+            if not self._running and now - self._away_since >= self._study.tracking.wait_s:
+                raise
+            return None
+        self._away_since = None
+        return task
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune says that a trial ended."""
@@ -117,6 +148,8 @@ class _Follow(tune.Callback):
     def __init__(self, study: "Study", progress: Progress) -> None:
         self._study = study
         self._progress = progress
+        self._unsaid: dict[str, str | None] = {}
+        self._asked = 0.0
         self.failed: dict[str, str] = {}
 
     def on_trial_result(
@@ -127,12 +160,31 @@ class _Follow(tune.Callback):
             self._progress(trial.config["task"]["key"], metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._study.finish(trial.config["task"]["key"])
+        self._unsaid[trial.config["task"]["key"]] = None
+        self._say()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         key = trial.config["task"]["key"]
         self.failed[key] = _reason(trial)
-        self._study.finish(key, failed=self.failed[key])
+        self._unsaid[key] = self.failed[key]
+        self._say()
+
+    def on_step_end(self, iteration: int, trials: list[TuneTrial], **info: Any) -> None:
+        """What the tracking store could not be told is told again. Nothing waits for it here: trainings stand still
+        while Tune does."""
+        if self._unsaid and time.monotonic() >= self._asked + _ASK_EVERY_S:
+            self._say()
+
+    def settle(self) -> None:
+        """Tell what is left to tell; waits for the tracking store."""
+        for key in list(self._unsaid):
+            self._study.finish(key, failed=self._unsaid[key])
+            del self._unsaid[key]
+
+    def _say(self) -> None:
+        self._asked = time.monotonic()
+        with suppress(NoAnswerError), self._study.tracking.at_once():
+            self.settle()
 
 
 def _reason(trial: TuneTrial) -> str:
