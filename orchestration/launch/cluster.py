@@ -61,7 +61,7 @@ def connected(address: str | None, resources: Resources, cpus: int | None = None
         stack.enter_context(_environment(values))
         import ray  # reads its environment on import
 
-        _ensure_token()
+        ensure_token()
         later = [] if address is None else startable(Path.home())
         if address is None:
             cores = cpus or len(os.sched_getaffinity(0))
@@ -162,7 +162,7 @@ def _token_file() -> Path:
     return Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token"))
 
 
-def _ensure_token() -> None:
+def ensure_token() -> None:
     """Make Ray's token for this user if there is none, readable by nobody else."""
     file = _token_file()
     if "RAY_AUTH_TOKEN" in os.environ:
