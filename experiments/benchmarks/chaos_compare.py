@@ -70,7 +70,8 @@ def read(home: Path) -> dict[str, Content]:
             if run in names:
                 found[names[run]].inputs = count
     for what, place in places.items():
-        folder = home / "artifacts" / place.partition("mlflow-artifacts:/")[2].lstrip("/")
+        within = place.partition("mlflow-artifacts:/")[2] or place.partition("/artifacts/")[2]
+        folder = home / "artifacts" / within.lstrip("/")
         files = sorted(file for file in folder.rglob("*") if file.is_file())
         found[what].artifacts = {file.relative_to(folder).as_posix(): _content(file, names) for file in files}
     return found

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -449,6 +450,48 @@ def test_full_database_is_named(
     faulty.before = fill
     with pytest.raises(NoAnswerError, match=r"could not write .*disk is full.*Free space there"):
         store_of_runs.set_tags(run, {"a": "b"})
+
+
+# ---- the driver of a Ray study ---------------------------------------------------------------------------------------
+
+
+def test_driver_waits_for_nothing_that_trains(
+    toy_store: Store,
+    store_of_runs: Tracking,
+    faulty: type[FaultyClient],
+    lifter_settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from posegrid.orchestration.launch import ray_tune
+
+    monkeypatch.setattr(ray_tune, "_ASK_EVERY_S", 0.0)
+    monkeypatch.setattr(ray_tune, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    now = [1000.0]
+    store_of_runs.wait_s = 60
+    study, work, _ = study_of(toy_store, store_of_runs, lifter_settings, seeds=(0, 1))
+    stages, follow = ray_tune._ReadyStages(study, work), ray_tune._Follow(study, silent)
+    first = stages.suggest("a")
+    assert isinstance(first, dict)
+    faulty.before = away
+    began = time.monotonic()
+    assert stages.suggest("b") is None
+    follow.on_trial_complete(0, [], SimpleNamespace(config=first))  # type: ignore[arg-type]
+    now[0] += 3600
+    assert stages.suggest("b") is None  # the first one is still being trained
+    follow.on_step_end(1, [])
+    assert time.monotonic() - began < 5
+    stages.on_trial_complete("a")
+    with pytest.raises(NoAnswerError, match="does not answer"):
+        stages.suggest("b")
+    faulty.before = None
+    assert store_of_runs.trial(first["task"]["run_id"]).status == "RUNNING"
+    follow.on_step_end(2, [])
+    assert store_of_runs.trial(first["task"]["run_id"]).status == "FINISHED"
+    second = stages.suggest("b")
+    assert isinstance(second, dict)
+    assert {first["task"]["key"], second["task"]["key"]} == {item.stage.key for item in work}
+    assert stages.suggest("c") == ray_tune.Searcher.FINISHED
+    assert len(store_of_runs.trials()) == 2
 
 
 # ---- full disks ------------------------------------------------------------------------------------------------------
