@@ -19,6 +19,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toy
 from cluster.hosts import Hosts, missing
@@ -238,8 +239,10 @@ def test_results_are_complete_and_equal_to_an_undisturbed_run(
     assert set(found) == set(expected) == names
     for name, (points, tests) in found.items():
         assert [step for step, _ in points] == list(range(EPOCHS)), name
-        assert points == expected[name][0], name
-        assert tests == expected[name][1], name
+        # other hosts compute with other numbers of threads: sums differ in their last digits
+        np.testing.assert_allclose([loss for _, loss in points], [loss for _, loss in expected[name][0]], rtol=1e-4)
+        assert tests.keys() == expected[name][1].keys(), name
+        np.testing.assert_allclose(list(tests.values()), [expected[name][1][key] for key in tests], rtol=1e-3)
         assert any("leg_run/mpjpe_mm" in metric for metric in tests)
 
 
@@ -262,7 +265,8 @@ def test_a_submitted_search(site: Site, grid: str, wheel: str) -> None:
     told("a search of 3 trials and a replicate", time.monotonic() - began)
     done = site.submit("--wheel", wheel, *words, *everywhere(site))
     assert done.returncode == 0, done.stdout
-    assert "epoch" not in done.stdout
+    assert done.stdout.count(" 0 to run") == 2
+    assert "epoch 1/" not in done.stdout
 
 
 def test_repeating_the_command_trains_nothing(site: Site, grid: str, wheel: str) -> None:
