@@ -29,19 +29,24 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return write_toy(tmp_path_factory.mktemp("toy") / "store")
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one to copy: MLflow takes four seconds to make it."""
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    Tracking(sqlite_uri(file))
+    return file
+
+
 @pytest.fixture(scope="session", autouse=True)
-def new_databases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A database that a test would have made is copied from an empty one: MLflow takes four seconds to make it."""
-    empty = tmp_path_factory.mktemp("empty") / "mlflow.db"
+def new_databases(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A database that a test in this process would have made is copied from an empty one."""
     as_ever = Tracking.open.__func__  # type: ignore[attr-defined]
 
     def opened(kind: type[Tracking], uri: str, *others: str) -> Tracking:
         file = Path(uri.removeprefix("sqlite:///"))
         if file.is_relative_to(tmp_path_factory.getbasetemp()) and not file.exists():
-            if not empty.exists():
-                Tracking(sqlite_uri(empty))
             file.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(empty, file)
+            shutil.copyfile(request.getfixturevalue("empty_database"), file)
         return as_ever(kind, uri, *others)
 
     with pytest.MonkeyPatch.context() as patched:

@@ -190,10 +190,9 @@ def test_tables_say_what_is_measured_and_what_is_not(grid_file: str, toy_store: 
 
 
 def test_plans_before_there_are_data() -> None:
-    """Recipes that read cameras, start from other weights or train folds of a refiner."""
+    """Recipes that read cameras or train folds of a refiner."""
     for name, source, stages in (
         ("small_uplift_pretrain", "amass", 1),
-        ("small_uplift_finetune", "h36m", 1),
         ("small_refiner", "h36m", 7),
     ):
         grid = catalogue.Grid(
@@ -214,6 +213,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: object, status: int 
     return said.out if not status else said.err
 
 
+@pytest.mark.usefixtures("uncounted")
 def test_from_the_command_line(
     grid_file: str, toy_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

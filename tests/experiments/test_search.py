@@ -106,22 +106,14 @@ class Bench:
         return [point.step for point in self.tracking._client.get_metric_history(run_id, "train/loss")]
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty one to copy: making one takes seconds."""
-    file = tmp_path_factory.mktemp("database") / "mlflow.db"
-    Tracking.open(sqlite_uri(file))
-    return file
-
-
 @pytest.fixture
-def bench(tmp_path: Path, database: Path, toy_store: Store) -> Bench:
-    return another(tmp_path, "runs", database, toy_store)
+def bench(tmp_path: Path, empty_database: Path, toy_store: Store) -> Bench:
+    return another(tmp_path, "runs", empty_database, toy_store)
 
 
-def another(folder: Path, name: str, database: Path, store: Store) -> Bench:
+def another(folder: Path, name: str, empty_database: Path, store: Store) -> Bench:
     (folder / name).mkdir()
-    shutil.copy(database, folder / name / "mlflow.db")
+    shutil.copy(empty_database, folder / name / "mlflow.db")
     return Bench(folder=folder, home=folder / name, store=store)
 
 
@@ -213,9 +205,9 @@ def test_search_from_the_command_line(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, database: Path, toy_store: Store) -> Found:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, empty_database: Path, toy_store: Store) -> Found:
     """What the search below comes to if nothing happens."""
-    bench = another(tmp_path_factory.mktemp("undisturbed"), "runs", database, toy_store)
+    bench = another(tmp_path_factory.mktemp("undisturbed"), "runs", empty_database, toy_store)
     return bench.run(bench.file(STEPWISE))
 
 

@@ -1,6 +1,7 @@
 """Ray for real: a grid on two CPU workers, one against two workers, a killed study, a repeated one."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,8 +94,11 @@ def curve(folder: Path, home: str, run_id: str) -> list[tuple[int, float]]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Path:
     made = tmp_path_factory.mktemp("ray")
+    for home in ("one", "two", "killed"):
+        (made / home).mkdir()
+        shutil.copy(empty_database, made / home)
     lifter = made / "lifter.toml"
     lifter.write_text(LIFTER.format(epochs=4))
     wrapper = made / "wrapper.toml"

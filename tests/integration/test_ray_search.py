@@ -1,6 +1,7 @@
 """A search on Ray: two trials side by side, of which one diverges without its workers being started again."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,9 @@ values = [1e-3, 1e30]
 """
 
 
-def test_two_trials_of_which_one_diverges(tmp_path: Path) -> None:
+def test_two_trials_of_which_one_diverges(tmp_path: Path, empty_database: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    shutil.copy(empty_database, tmp_path / "runs")
     toy.write_toy(tmp_path / "store")
     (tmp_path / "tiny.toml").write_text(RECIPE)
     (tmp_path / "two.toml").write_text(SEARCH.format(recipe=tmp_path / "tiny.toml"))
