@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -79,8 +80,8 @@ def test_interrupted_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pyte
     file = tmp_path / "state.pt"
     checkpoint.write(file, {"epoch": 1})
 
-    def cut(content: object, aside: Path) -> None:
-        aside.write_bytes(b"half")
+    def cut(content: object, aside: BinaryIO) -> None:
+        aside.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", cut)
