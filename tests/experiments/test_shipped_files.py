@@ -1,5 +1,6 @@
 """Every shipped recipe and grid is read and checked (cluster files: tests/cluster)."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from posegrid.datasets.centred_windows import windows_around
 from posegrid.datasets.skeletons import H36M_17
 from posegrid.experiments import catalogue
+from posegrid.experiments.costing.expected import published_recipes
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import Masks, pose_shape, shape_of, steps_per_epoch
 from posegrid.orchestration.recipe_files import read_toml
@@ -89,6 +91,15 @@ def test_published_numbers_have_source_and_protocol() -> None:
         assert table["source"]
         assert table["protocol"]
         assert all(len(row) == len(table["columns"]) for row in table["rows"].values())
+
+
+def test_published_recipes_say_what_they_may_cost() -> None:
+    """A line of `experiments.costing.expected`, after what was published."""
+    named = published_recipes()
+    assert len(named) > 25
+    for name in named:
+        text = (ROOT / "experiments" / "recipes" / f"{name}.toml").read_text()
+        assert re.search(r"^# expected   about [\d.]+ GPU-hours on \S+ \(estimate: posegrid plan", text, re.M), name
 
 
 def test_component_ablation_leaves_out_one_transformer_each() -> None:
