@@ -68,6 +68,7 @@ class D3DP(Lifter):
 
     low_precision = True
     compiles = True
+    splits = True
 
     # The release validates with one step; how many a test takes is said where it is scored.
     chain = Chain(sampler="ddim", steps=1, eta=1.0)
@@ -75,6 +76,7 @@ class D3DP(Lifter):
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config
+        self.square_gradient = config.square_gradient
         self.pose = pose
         inside = mixste.Config(
             width=config.width,
@@ -108,7 +110,7 @@ class D3DP(Lifter):
         noise = draws.normal(self.pose.frames, self.pose.joints, 3).to(target.dtype)
         noisy = self._cut(self.diffusion.noised(target * self.config.scale, noise, step)) / self.config.scale
         value = losses.mpjpe(self.predict_clean(noisy, step, batch.keypoints, draws), target)
-        return losses.with_square_gradient(value) if self.config.square_gradient else value
+        return losses.with_square_gradient(value) if self.square_gradient and not batch.piece else value
 
     @torch.no_grad()
     def sample(self, keypoints_BLJC: Tensor, noise_at: NoiseAt) -> Tensor:

@@ -155,6 +155,8 @@ class PoseDenoiser(nn.Module):
 class D3PRefiner(Refiner):
     """Refiner of any lifter. Without settled moments of the lifter's errors it trains on errors of ten centimetres."""
 
+    splits = True
+
     def __init__(self, config: Config, pose: PoseShape, conditioner: Lifter):
         super().__init__()
         self.config = config

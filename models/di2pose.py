@@ -137,6 +137,7 @@ class ImageCondition(nn.Module):
 class Di2Pose(Lifter):
     """Diffusion model over tokens; lifting draws one reverse chain per hypothesis and frame."""
 
+    splits = True
     chain = Chain(sampler="ddpm")
 
     def __init__(self, config: Config, pose: PoseShape, conditioner: PoseTokeniser):

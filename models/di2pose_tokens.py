@@ -119,6 +119,8 @@ class Decoder(nn.Module):
 class PoseTokeniser(Lifter):
     """Autoencoder of single poses with tokens in the middle."""
 
+    splits = False  # a codebook follows the features of all windows together
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config

@@ -146,6 +146,7 @@ class NoisePredictor(nn.Module):
 class DiffHPE(Lifter):
     """Conditional diffusion model; lifting draws one reverse chain per hypothesis."""
 
+    splits = False  # batch norms take statistics of all windows together
     chain = Chain(sampler="ddpm")
 
     def __init__(self, config: Config, pose: PoseShape, conditioner: Lifter | None = None):

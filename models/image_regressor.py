@@ -50,6 +50,8 @@ def crop_size(config: Config) -> tuple[int, int]:
 class ImageRegressor(Lifter):
     """Poses of single frames from crops; keypoints are not read."""
 
+    splits = True
+
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()
         self.config = config

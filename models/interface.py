@@ -52,6 +52,8 @@ class Batch:
     """(B,) rows of the global batch that this worker holds, where they are not those of rank and world."""
     subject: Tensor | None = None
     """(B,) int64 number of the person in each window, the same throughout a data set; None where nobody asks."""
+    piece: bool = False
+    """One of several batches whose gradients are added up; see `Lifter.square_gradient`."""
 
     def where(self, mask_B: Tensor) -> "Batch":
         """The windows of `mask_B` (bool), which see the draws that they would see in the whole batch."""
@@ -92,6 +94,12 @@ class Lifter(nn.Module, ABC):
     with the reason beside it."""
     compiles: bool = False
     """Claims that torch.compile returns the same loss and gradient, tested there too."""
+    splits: bool = False
+    """Claims that a batch may be computed in pieces: `loss` is a mean over windows of which each counts by itself, and
+    training moves nothing but weights. Tested in `tests/models/test_pieces.py`. Batch norms deny it."""
+    square_gradient: bool = False
+    """Training descends loss^2 / 2: the gradient of `loss` is multiplied by its value over the whole batch. A piece
+    does not know that value: of pieces, `loss` gives its own gradient, and whoever adds them up multiplies."""
     output_frame: int | None = None
     """None: `lift` returns all frames of a window. Else the index of the one frame that it returns, (B, H, 1, J, 3),
     and that `loss` compares."""

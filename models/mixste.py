@@ -52,6 +52,7 @@ class MixSTE(Lifter):
 
     low_precision = True
     compiles = True
+    splits = True
 
     joint_weights: Tensor
 
@@ -61,6 +62,7 @@ class MixSTE(Lifter):
         if config.loss == "weighted":
             require_h36m_17(pose, 'loss = "weighted" of mixste', 'Use loss = "mse" for other skeletons.')
         self.config = config
+        self.square_gradient = config.square_gradient
         self.pose = pose
         self.feature_width = width = config.width
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
@@ -98,7 +100,7 @@ class MixSTE(Lifter):
         target = require_target(batch, "mixste")
         predicted = self.head(self.features(batch.keypoints, Draws(batch, generator)))
         value = losses.mse(predicted, target) if self.config.loss == "mse" else self.weighted_loss(predicted, target)
-        return losses.with_square_gradient(value) if self.config.square_gradient else value
+        return losses.with_square_gradient(value) if self.square_gradient and not batch.piece else value
 
     def weighted_loss(self, predicted: Tensor, target: Tensor) -> Tensor:
         """L_w + 0.5 L_smooth + 2 L_velocity of (B, L, J, 3) poses, with the joint weights of the released training."""

@@ -44,6 +44,7 @@ class PoseFormer(Lifter):
 
     low_precision = True
     compiles = True
+    splits = True
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

@@ -152,6 +152,7 @@ class STCFormer(Lifter):
 
     low_precision = True
     compiles = True
+    splits = True
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

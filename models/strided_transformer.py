@@ -141,6 +141,7 @@ class StridedTransformer(Lifter):
 
     low_precision = False  # batch norms subtract what windows share: the rounding of the rest turns the gradient away
     compiles = True
+    splits = False  # batch norms take statistics of all windows together
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

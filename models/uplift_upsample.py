@@ -137,6 +137,7 @@ class UpliftUpsample(Lifter):
 
     low_precision = True
     compiles = True
+    splits = True
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

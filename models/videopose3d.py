@@ -160,6 +160,7 @@ class VideoPose3D(Lifter):
 
     low_precision = False  # batch norms subtract what windows share: the rounding of the rest turns the gradient away
     compiles = False  # the momentum of its batch norms may change with the epoch, and all would be compiled anew
+    splits = False  # batch norms take statistics of all windows together
 
     def __init__(self, config: Config, pose: PoseShape):
         super().__init__()

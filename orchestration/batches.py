@@ -25,7 +25,9 @@ from posegrid.datasets.windows import (
     training_windows,
 )
 from posegrid.models.interface import Batch, PoseShape
+from posegrid.models.registry import lifter_class
 from posegrid.orchestration.pictures import Pictures, pictures_of
+from posegrid.orchestration.pieces import check_pieces
 from posegrid.orchestration.protocol import overlap_shift
 from posegrid.orchestration.recipe_tables import DataSettings
 from posegrid.orchestration.settings import Settings
@@ -207,6 +209,7 @@ def check_stage(store: Store, settings: Settings, patterns: list[dict[str, Any]]
     """Refuse before training what would fail later: splits that are empty, windows that do not fit, masks that cannot
     be drawn, joints that the skeleton lacks. Raises ValueError."""
     training = settings.training
+    check_pieces(lifter_class(settings.model["name"]), settings)
     store = store.leaving_out(settings.data.leave_out)
     _check_selecting_recordings(store, settings)
     windows = epoch_windows(store, settings, 0)

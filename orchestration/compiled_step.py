@@ -19,14 +19,14 @@ class CompiledStep:
     def __init__(self, wrapped: nn.Module) -> None:
         # compiled around the wrapper for several workers, so that the graph is cut where gradients are exchanged
         self._compiled: Any = torch.compile(wrapped, dynamic=False)
-        self._wrapped = wrapped
+        self.wrapped = wrapped
         self._calls: list[tuple[Any, ...]] | None = None
 
     def __call__(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """The loss, with gradient."""
         if self._calls is None:
             noted = NotedDraws(generator)
-            loss = self._wrapped(batch, noted)
+            loss = self.wrapped(batch, noted)
             self._calls = noted.calls
             return loss
         return self._compiled(batch, drawn_ahead(self._calls, batch, generator))

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from posegrid.datasets.metrics.position import mpjpe
 from posegrid.datasets.store import Store
 from posegrid.datasets.windows import epoch_seed
-from posegrid.models.interface import Lifter
+from posegrid.models.interface import Batch, Lifter
 from posegrid.orchestration.batches import Masks, scoring_batches, steps_per_epoch, training_batches
 from posegrid.orchestration.compiled_step import CompiledStep
 from posegrid.orchestration.optimisation import Schedule, make_optimizer, set_norm_momentum
+from posegrid.orchestration.pieces import Pieces
 from posegrid.orchestration.recipe_tables import TrainingSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.workers import Workers
@@ -45,7 +46,9 @@ def train(
 
     `wrapped` is the model as the optimisation calls it: the model itself, or DistributedDataParallel around it.
     `resume` is a state that an earlier call gave to `report`; a finished one returns at once.
-    Raises DivergenceError when the loss stops being finite, ValueError when the batch cannot be shared.
+    Raises DivergenceError when the loss stops being finite, BatchTooLargeError when a step does not fit into the
+    memory, ValueError when there are more workers than windows in a batch, or pieces are asked of a model that denies
+    them.
     """
     training = settings.training
     _check_sharing(training, workers)
@@ -57,6 +60,9 @@ def train(
     momentum = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm1d)}
     schedule = Schedule(training, optimizer, steps_per_epoch(store, settings))
     average = [weight.detach().clone() for weight in weights] if training.ema else None
+    pieces = Pieces(
+        model, loss_of, optimizer, settings, compute, workers, 0 if resume is None else resume.get("at_once", 0)
+    )
     best: dict[str, Any] = {"score": float("inf"), "epoch": -1, "weights": None, "loss": float("inf")}
     start = 0
 
@@ -70,7 +76,6 @@ def train(
             for mean, saved in zip(average, resume["average"], strict=True):
                 mean.copy_(saved)
 
-    generator = torch.Generator(device=workers.device)
     for epoch in range(start, training.epochs):
         # ---- one pass over the training windows ---------------------------------------------------------------
         began = time.perf_counter()
@@ -78,18 +83,13 @@ def train(
         set_norm_momentum(momentum, training, epoch)
         total, steps = torch.zeros((), device=workers.device), 0
         for step, batch in enumerate(training_batches(store, settings, masks, epoch, workers)):
-            generator.manual_seed(epoch_seed(epoch_seed(training.seed, epoch), step))
-            with torch.autocast(workers.device.type, torch.bfloat16, enabled=compute.precision == "bf16"):
-                loss = loss_of(batch, generator)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            total += pieces.backward(batch, epoch_seed(epoch_seed(training.seed, epoch), step))
             if training.gradient_clip:
                 nn.utils.clip_grad_norm_(weights, training.gradient_clip)
             schedule.before_step()
             optimizer.step()
             if average is not None:
                 _update_average(average, weights, training.ema, schedule.steps)
-            total += loss.detach()
             steps += 1
         # ---- what the epoch came to -----------------------------------------------------------------------------
         mean_loss = float(workers.sum(np.array([float(total) / steps]))[0]) / workers.world
@@ -105,11 +105,13 @@ def train(
             "time/epoch_s": seconds,
             "time/windows_per_s": steps * training.batch / seconds,
         }
+        if pieces.at_once:
+            metrics["train/windows_at_once"] = pieces.at_once
         last = epoch + 1 == training.epochs
         if last or (epoch + 1) % training.validate_every == 0:
             evaluated = _weights_of(model, weights, average)
             if training.select != "last":
-                metrics |= _validate(model, evaluated, store, settings, masks, workers)
+                metrics |= _validate(model, evaluated, store, settings, masks, workers, pieces)
                 score = metrics[f"validation/{_SCORE[training.select_by]}"]
                 best["loss"] = min(best["loss"], metrics["validation/loss"])
                 schedule.after_validation(best["loss"])
@@ -128,6 +130,7 @@ def train(
                 "schedule": schedule.plain(),
                 "average": average,
                 "best": best,
+                "at_once": pieces.at_once,
             }
 
         report({**metrics, "epoch": epoch}, state if save else None)
@@ -152,6 +155,7 @@ def _validate(
     settings: Settings,
     masks: Masks,
     workers: Workers,
+    pieces: Pieces,
 ) -> dict[str, float]:
     """Loss (and MPJPE if it selects) on the split that selects, under the training pattern and fixed noise."""
     current = {name: value.clone() for name, value in model.state_dict().items()}
@@ -166,15 +170,19 @@ def _validate(
         store, settings, masks, training.select, workers, mask_seed=training.seed, batch=_VALIDATION_BATCH
     )
     for step, (_, batch) in enumerate(batches):
-        generator.manual_seed(epoch_seed(training.seed, step))
-        count = len(batch.keypoints)
-        sums[:2] += float(model.loss(batch, generator)) * count, count
-        if training.select_by == "mpjpe":
-            assert batch.poses is not None
-            lifted = model.lift(batch, generator).mean(1)
-            target = batch.poses if model.output_frame is None else batch.poses[:, model.output_frame, None]
-            errors = mpjpe(lifted.double().cpu().numpy(), target.double().cpu().numpy())
-            sums[2:] += errors.sum(), errors.size
+
+        def of(part: Batch, step: int = step) -> np.ndarray:
+            generator.manual_seed(epoch_seed(training.seed, step))
+            count = len(part.keypoints)
+            total = float(model.loss(part, generator)) * count
+            if training.select_by != "mpjpe":
+                return np.array([total, count, 0, 0])
+            lifted = model.lift(part, generator).mean(1)
+            assert part.poses is not None
+            errors = mpjpe(lifted.double().cpu().numpy(), model.at_output(part.poses).double().cpu().numpy())
+            return np.array([total, count, errors.sum(), errors.size])
+
+        sums += pieces.sums(batch, of)
     model.load_state_dict(current)
     loss, windows, error, joints = workers.sum(sums)
     found = {
@@ -187,11 +195,10 @@ def _validate(
 
 
 def _check_sharing(training: TrainingSettings, workers: Workers) -> None:
-    # equal shares make the mean of the workers' gradients the gradient of the whole batch
-    if training.batch % workers.world:
+    if training.batch < workers.world:
         raise ValueError(
-            f"training.batch = {training.batch} windows cannot be shared equally by {workers.world} workers. "
-            f"Use a batch that {workers.world} divides, or another number of workers."
+            f"training.batch = {training.batch} windows cannot be shared by {workers.world} workers, of which each "
+            f"needs one. Use a batch of at least {workers.world}, or fewer workers."
         )
 
 

@@ -180,11 +180,21 @@ class ComputeSettings:
     GPU."""
     fused: str = "auto"
     """"on": the optimizer updates all weights in one kernel; "off"; "auto": on, as every device that we know has it."""
+    micro_batch: int | str = 0
+    """Windows that a worker computes at once. 0: its whole share of the batch. n: its share in pieces of at most n,
+    whose gradients are added up: less memory, more time, the same batch and results. "auto": its whole share, halved
+    until it fits where the device runs out of memory."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "float32", "bf16"))
         _one_of("compile", self.compile, ("auto", "on", "off"))
         _one_of("fused", self.fused, ("auto", "on", "off"))
+        given = self.micro_batch
+        if given != "auto" and (not isinstance(given, int) or isinstance(given, bool) or given < 0):
+            raise ValueError(
+                f"micro_batch = {given!r}: allowed are 0 (a worker's whole share), a number of windows, and "
+                '"auto" (halved when memory runs out). Set one of them.'
+            )
 
     def resolved(self, model: Lifter | type[Lifter], *, gpu: bool) -> "ComputeSettings":
         """What "auto" comes to for a model, on a GPU or on a CPU."""
@@ -193,6 +203,7 @@ class ComputeSettings:
             precision=self.precision if self.precision != "auto" else "bf16" if low else "float32",
             compile=self.compile if self.compile != "auto" else "on" if compiles else "off",
             fused="off" if self.fused == "off" else "on",
+            micro_batch=self.micro_batch,
         )
 
 

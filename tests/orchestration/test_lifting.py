@@ -193,30 +193,18 @@ def test_sparse_frames_are_scored_on_the_frame_numbers_of_the_video(
 
 
 @pytest.mark.slow
-def test_two_workers_train_on_pairs_and_score_like_one(
-    toy_store: Store, lifter_settings: Settings, tmp_path: Path
+def test_two_workers_train_on_pairs_and_score_every_frame_like_one(
+    toy_store: Store, lifter_settings: Settings, wrapper_settings: Settings, tmp_path: Path
 ) -> None:
-    found = []
-    for world in (1, 2):
-        out = tmp_path / f"{world}.pt"
-        gang.run(world, gang.train_and_score, str(toy_store.path), uplift_settings(lifter_settings).plain(), str(out))
-        found.append(torch.load(out, weights_only=True))
-    assert found[0]["losses"] == pytest.approx(found[1]["losses"], rel=1e-4)
-    assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], rel=1e-3)
-
-
-@pytest.mark.slow
-def test_two_workers_score_every_frame_like_one(toy_store: Store, wrapper_settings: Settings, tmp_path: Path) -> None:
-    lifter = {**wrapper_settings.plain(), "model": {"name": "diffhpe", "channels": 8, "blocks": 2, "steps": 4}}
-    lifter |= {"conditioner": None, "training": {"epochs": 1, "batch": 8, "lr": 1e-3, "flip": True, "grid": 9}}
-    lifter["evaluation"] = {"score": "centre", "lift_every": 2, "batch": 45, "every": 3, "flip": True}
-    found = []
-    for world in (1, 2):
-        out = tmp_path / f"{world}.pt"
-        gang.run(world, gang.train_and_score, str(toy_store.path), lifter, str(out))
-        found.append(torch.load(out, weights_only=True))
-    assert found[0]["losses"] == pytest.approx(found[1]["losses"], rel=1e-4)
-    assert found[0]["metrics"] == pytest.approx(found[1]["metrics"], rel=1e-3)
+    every = {**wrapper_settings.plain(), "model": {"name": "diffhpe", "channels": 8, "blocks": 2, "steps": 4}}
+    every |= {"conditioner": None, "training": {"epochs": 1, "batch": 8, "lr": 1e-3, "flip": True, "grid": 9}}
+    every["evaluation"] = {"score": "centre", "lift_every": 2, "batch": 45, "every": 3, "flip": True}
+    asked = {"pairs": uplift_settings(lifter_settings), "every frame": Settings.from_plain(every)}
+    found = gang.run(toy_store, {name: (2, settings) for name, settings in asked.items()}, tmp_path)
+    for name, settings in asked.items():
+        alone = gang.trained(Workers(), settings, toy_store)
+        assert found[name]["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+        assert found[name]["metrics"] == pytest.approx(alone["metrics"], rel=1e-3)
 
 
 @pytest.mark.parametrize("tail", ["keep", "drop", "overlap"])
