@@ -20,6 +20,8 @@ from posegrid.orchestration.settings import Settings
 
 KEPT_BYTES = 1 << 30
 """Memory of a worker in which pictures stay for the next epoch: a small network learns faster than they are drawn."""
+_OPEN: dict[tuple[int, str, tuple[int, int]], "Pictures"] = {}
+"""The pictures of this process that were asked for last."""
 _TEXTURES = 64
 """Textures that patches are made of where no folder names others."""
 
@@ -27,9 +29,8 @@ _TEXTURES = 64
 class Pictures:
     """The crops of windows, a function of sequence and frame alone."""
 
-    def __init__(self, store: Store, settings: Settings, size: tuple[int, int]) -> None:
+    def __init__(self, store: Store, folder: str, size: tuple[int, int]) -> None:
         chosen = reader.Config(crop=crops.Config(height=size[0], width=size[1]))
-        folder = settings.data.images
         self.reader = reader.ImageReader(store, Path(folder) if folder else None, chosen)
         self._store = store
         self._rows = np.arange(len(store.keypoints))
@@ -88,7 +89,16 @@ def pictures_of(store: Store, settings: Settings) -> Pictures | None:
             f'data.cameras = "random" (recipe {settings.name}), but model {settings.model["name"]} reads pictures, '
             'which exist for stored cameras only. Allowed is "stored": set it.'
         )
-    return Pictures(store, settings, size)
+    return _kept_between_epochs(store, settings.data.images, size)
+
+
+def _kept_between_epochs(store: Store, folder: str, size: tuple[int, int]) -> Pictures:
+    """One for all epochs and validations of a training: batches are made anew for each."""
+    which = (id(store), folder, size)  # a store that is kept keeps its id
+    if which not in _OPEN:
+        _OPEN.clear()
+        _OPEN[which] = Pictures(store, folder, size)
+    return _OPEN[which]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,6 +51,7 @@ def test_pictures_that_are_kept_are_the_same(
     kept: int, settings: Settings, toy_store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("posegrid.orchestration.pictures.KEPT_BYTES", kept * 32 * 24 * 3)
+    monkeypatch.setattr("posegrid.orchestration.pictures._OPEN", {})
     pictures = pictures_of(toy_store, settings)
     assert pictures is not None
     drawn: list[int] = []
@@ -64,6 +65,8 @@ def test_pictures_that_are_kept_are_the_same(
         for row, which in enumerate(order):
             np.testing.assert_array_equal(found[row], wanted[which][..., ::-1, :] if mirrored[row] else wanted[which])
     assert sum(drawn) == {0: 12, 3: 4 + 1 + 1, 1000: 4}[kept]
+    assert pictures_of(toy_store, settings) is pictures  # by the next epoch
+    assert pictures_of(toy_store.leaving_out(("A",)), settings) is not pictures
 
 
 def test_batches_bring_the_crops_of_their_frames(settings: Settings, toy_store: Store) -> None:
