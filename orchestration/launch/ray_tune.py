@@ -17,10 +17,11 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.search import Searcher
 
+from posegrid.datasets.addresses import shown
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT
 from posegrid.orchestration.launch.ray_train import fit
 from posegrid.orchestration.launch.resources import Resources
-from posegrid.orchestration.outages import NoAnswerError
+from posegrid.orchestration.outages import NoAnswerError, full, not_written
 from posegrid.orchestration.task import StageTask
 
 if TYPE_CHECKING:
@@ -62,7 +63,12 @@ def run_ray(
         ),
         param_space={"storage": storage, "resources": resources.plain()},
     )
-    tuner.fit()
+    try:
+        tuner.fit()
+    except Exception as error:
+        if full(error):  # Tune's own files; it ends the study for them
+            raise not_written("the bookkeeping of this study", shown(storage), error) from error
+        raise
     callback.settle()
     return {**callback.failed, **searcher.blocked}
 

@@ -37,7 +37,7 @@ class Rehearsal:
 
     def lose_node(self, number: int) -> bool:
         """End a node without notice; True if something was being trained on it."""
-        node = self._cluster.worker_nodes[number % self.nodes]
+        node = sorted(self._cluster.worker_nodes, key=_raylet)[number % self.nodes]
         busy = bool(_training(_raylet(node)))
         self._cluster.remove_node(node, allow_graceful=False)
         return busy

@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 
 from posegrid.datasets.store import Store
-from posegrid.orchestration import checkpoint, delivery, outages, tracking
+from posegrid.orchestration import checkpoint, delivery, outages, saved_states, tracking
 from posegrid.orchestration.delivery import FILE, Delivery
 from posegrid.orchestration.grid import Stage, Study, Work, build_stages, open_study, remaining_work
 from posegrid.orchestration.launch.local import run_local
@@ -545,3 +545,41 @@ def test_stage_whose_state_does_not_fit_fails_and_continues_later(
     trial = store_of_runs.trials()[work[0].stage.key]
     assert (trial.status, "failure" in trial.tags) == ("FINISHED", False)
     assert [step for step, _, _ in points(store_of_runs, trial.run_id)] == [0, 1, 2]
+
+
+def saved(folder: Path, name: str, epoch: int) -> str:
+    """A state as Ray keeps it."""
+    (folder / name).mkdir(parents=True)
+    checkpoint.write(folder / name / "state.pt", {"epoch": epoch, "weights": torch.ones(2000)})
+    return name
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+@pytest.mark.parametrize(
+    ("content", "damaged"),
+    [
+        ("", True),
+        ('{"checkpoint_results": [{"checkpoint_dir', True),
+        ('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2026-11-21_20-00-00"}]}', True),
+        ('{"checkpoint_results": [{"checkpoint_dir_name": "checkpoint_2026-11-21_22-00-00"}]}', False),
+        ('{"checkpoint_results": []}', False),
+    ],
+)
+def test_list_of_states_that_was_cut_off_is_done_without(
+    content: str, damaged: bool, scheme: str, tmp_path: Path
+) -> None:
+    folder = f"{scheme}{tmp_path}"
+    assert not saved_states.mend_list(folder)
+    assert saved_states.newest(folder) is None
+    for hour, epoch in ((21, 0), (22, 1)):
+        saved(tmp_path, f"checkpoint_2026-11-21_{hour}-00-00", epoch)
+    half = saved(tmp_path, "checkpoint_2026-11-21_23-00-00", 2)
+    (tmp_path / half / "state.pt").write_bytes((tmp_path / half / "state.pt").read_bytes()[:5000])
+    (tmp_path / "checkpoint_2026-11-21_23-30-00").mkdir()
+    (tmp_path / saved_states.LIST).write_text(content)
+    assert saved_states.mend_list(folder) == damaged
+    assert (tmp_path / saved_states.LIST).exists() != damaged
+    found = saved_states.newest(folder)
+    assert found is not None
+    assert found["epoch"] == 1
+    assert not saved_states.mend_list(folder)
