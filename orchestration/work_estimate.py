@@ -7,6 +7,7 @@ N workers are taken to be N times as fast, apart from starting kernels. Not coun
 pictures that are read, checkpoints.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import ceil
 
@@ -93,13 +94,17 @@ class Devices:
 
 
 def stage_time(
-    settings: Settings, amounts: Amounts, cost: NetworkCost, devices: Devices, measured: MeasuredRates | None
+    settings: Settings,
+    amounts: Amounts,
+    cost: Callable[[], NetworkCost],
+    devices: Devices,
+    measured: MeasuredRates | None,
 ) -> StageTime:
-    """How long a stage takes, from measured rates where there are any."""
+    """How long a stage takes, from measured rates where there are any; else the network is counted, by `cost`."""
     low = settings.compute.precision == "bf16"
     rates = devices.rates
     if measured is None:
-        epoch = devices.seconds(cost.step, amounts.windows, amounts.batch, low, cost.update)
+        epoch = devices.seconds(cost().step, amounts.windows, amounts.batch, low, cost().update)
         epoch += amounts.windows * amounts.frames / (rates.loaded_frames_per_s * devices.workers)
     else:
         epoch = amounts.windows / measured.windows_per_s
@@ -107,20 +112,20 @@ def stage_time(
         if measured is not None and measured.validated_per_s:
             validation = amounts.validated / measured.validated_per_s
         else:
-            passes = cost.loss + cost.lift_once if settings.training.select_by == "mpjpe" else cost.loss
+            passes = cost().loss + cost().lift_once if settings.training.select_by == "mpjpe" else cost().loss
             validation = devices.seconds(passes, amounts.validated, _VALIDATION_BATCH)
         epoch += validation * amounts.validations / amounts.epochs
     if measured is not None and measured.lifted_per_s:
         pattern, scoring = amounts.lifted / measured.lifted_per_s, MEASURED
     else:
-        pattern = devices.seconds(cost.lift, amounts.lifted, amounts.lifted_at_once)
+        pattern = devices.seconds(cost().lift, amounts.lifted, amounts.lifted_at_once)
         pattern += amounts.scored / (rates.scored_frames_per_s * devices.workers)
         scoring = ESTIMATED
     return StageTime(
         start_s=rates.start_s,
         epoch_s=epoch,
         epochs=amounts.epochs,
-        once_s=devices.seconds(cost.loss, amounts.learned, amounts.batch),
+        once_s=devices.seconds(cost().loss, amounts.learned, amounts.batch) if amounts.learned else 0.0,
         pattern_s=pattern,
         training=ESTIMATED if measured is None else MEASURED,
         scoring=scoring,

@@ -82,6 +82,7 @@ def finish_all(planned: Plan, home: Path) -> None:
         for work in every:
             stage = work.stage
             if stage.settings.name not in first:
+                database.commit()  # the tracking layer writes by a connection of its own
                 first[stage.settings.name] = _finished(work, study, tracking)
                 continue
             run = uuid.uuid4().hex

@@ -203,9 +203,8 @@ class _Clock:
         """How long a stage takes as a whole, and how much it computes."""
         settings = stage.settings
         amounts = self._amount(settings, scored=bool(stage.patterns))
-        network = self._network(settings)
         measured = self._measured.get(speed_identity(settings))
-        return stage_time(settings, amounts, network, self._devices, measured), amounts
+        return stage_time(settings, amounts, lambda: self._network(settings), self._devices, measured), amounts
 
     def _amount(self, settings: Settings, *, scored: bool) -> Amounts:
         key = (settings.data, replace(settings.training, seed=0), settings.evaluation, settings.model["name"], scored)

@@ -115,24 +115,24 @@ def test_a_step_takes_its_operations_or_its_kernels(lifter_settings: Settings) -
 
 def test_the_time_of_a_stage(lifter_settings: Settings) -> None:
     devices = Devices(rates=RATES, workers=1, each=1)
-    found = stage_time(lifter_settings, AMOUNTS, COST, devices, None)
+    found = stage_time(lifter_settings, AMOUNTS, lambda: COST, devices, None)
     epoch = 40 * (0.01 + 0.001) + 5 * 0.002 + 40 * 9 / 1000
     assert found.epoch_s == pytest.approx(epoch + 2 * 100 * 0.003 / 10)
     assert found.pattern_s == pytest.approx(60 * 0.008 + 540 / 500)
     assert (found.start_s, found.once_s, found.epochs) == (30.0, 0.0, 10)
     assert (found.training, found.scoring, found.runs) == ("estimate", "estimate", 0)
     by_error = replace(lifter_settings, training=replace(lifter_settings.training, select_by="mpjpe"))
-    longer = stage_time(by_error, AMOUNTS, COST, devices, None)
+    longer = stage_time(by_error, AMOUNTS, lambda: COST, devices, None)
     assert longer.epoch_s == pytest.approx(epoch + 2 * 100 * 0.005 / 10)
 
 
 def test_measured_rates_come_first(lifter_settings: Settings) -> None:
     devices = Devices(rates=RATES, workers=1, each=1)
     measured = MeasuredRates(windows_per_s=20.0, validated_per_s=50.0, lifted_per_s=None, runs=3)
-    found = stage_time(lifter_settings, AMOUNTS, COST, devices, measured)
+    found = stage_time(lifter_settings, AMOUNTS, lambda: COST, devices, measured)
     assert found.epoch_s == pytest.approx(40 / 20 + 2 * 100 / 50 / 10)
     assert (found.training, found.scoring, found.runs) == ("measured", "estimate", 3)
-    whole = stage_time(lifter_settings, AMOUNTS, COST, devices, replace(measured, lifted_per_s=6.0))
+    whole = stage_time(lifter_settings, AMOUNTS, lambda: COST, devices, replace(measured, lifted_per_s=6.0))
     assert (whole.pattern_s, whole.scoring) == (pytest.approx(10.0), "measured")
 
 
