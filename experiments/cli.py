@@ -19,6 +19,7 @@ from posegrid.experiments import (
     lift_commands,
     model_commands,
     plan_commands,
+    reproduce_commands,
     sampler_commands,
     search_commands,
     studies,
@@ -62,7 +63,9 @@ Address = Annotated[
     str | None,
     typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray on this machine."),
 ]
-WorkerCount = Annotated[int, typer.Option("--workers", help="Ray Train workers of each training.")]
+WorkerCount = Annotated[
+    str, typer.Option("--workers", help="Ray Train workers of each training; 2-8: as many as there is room for.")
+]
 GpusEach = Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")]
 CpusEach = Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")]
 Set = Annotated[
@@ -95,6 +98,7 @@ app.command()(cluster_commands.submit)
 app.command("study-samplers")(sampler_commands.study_samplers_command)
 app.command()(search_commands.search)
 app.command("plan")(plan_commands.plan_command)
+app.command()(reproduce_commands.reproduce)
 
 
 @app.command()
@@ -117,7 +121,7 @@ def train(
     storage: Storage = None,
     launch: Launch = "ray",
     address: Address = None,
-    workers: WorkerCount = 1,
+    workers: WorkerCount = "1",
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
     set_: Set = None,
@@ -138,7 +142,7 @@ def train(
         members=(member,),
         seeds=tuple(seed or [own.training.seed]),
     )
-    where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+    where = _where(home, tracking, storage, launch, address, Resources.asked(workers, gpus=gpus, cpus=cpus))
     default = f"train-{member.label}-{occlusion or own.occlusion['pattern']}"
     runs = partial(Tracking.existing, where.tracking)
     _run(plan(_name(default, set_, study), grid, data, set_, decides=False, tracking=runs, gpu=where.gpu), where)
@@ -154,7 +158,7 @@ def grid(
     storage: Storage = None,
     launch: Launch = "ray",
     address: Address = None,
-    workers: WorkerCount = 1,
+    workers: WorkerCount = "1",
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
     set_: Set = None,
@@ -167,7 +171,7 @@ def grid(
     from posegrid.experiments.catalogue import load_grid
 
     loaded = load_grid(name, given_axes(axis or []))
-    where = _where(home, tracking, storage, launch, address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+    where = _where(home, tracking, storage, launch, address, Resources.asked(workers, gpus=gpus, cpus=cpus))
     default = f"{Path(name).stem}-{read_description(local_store(data))['source']}"
     runs = partial(Tracking.existing, where.tracking)
     changes = [*(set_ or []), *(axis or [])]
@@ -233,7 +237,7 @@ def check(
     tracking: TrackingUri = None,
     storage: Storage = None,
     address: Address = None,
-    workers: WorkerCount = 1,
+    workers: WorkerCount = "1",
     gpus: GpusEach = 0,
     cpus: CpusEach = 1,
 ) -> None:
@@ -241,7 +245,7 @@ def check(
     from posegrid.experiments import checks
 
     if what == "setup":
-        where = _where(home, tracking, storage, "ray", address, Resources(workers=workers, gpus=gpus, cpus=cpus))
+        where = _where(home, tracking, storage, "ray", address, Resources.asked(workers, gpus=gpus, cpus=cpus))
         checks.check_setup(where, say, data)
     else:
         checks.check(what, name, say)

@@ -32,7 +32,9 @@ def plan_command(
     address: Annotated[
         str | None, typer.Option("--address", help="Ray cluster whose size is asked; default: --gpus, or one machine.")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Ray Train workers of each training.")] = 1,
+    workers: Annotated[
+        str, typer.Option("--workers", help="Ray Train workers of each training; 2-8: as many as there is room for.")
+    ] = "1",
     gpus_each: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0: CPUs.")] = 0,
     cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value, as with `posegrid grid`.")] = None,
@@ -69,7 +71,7 @@ def plan_command(
     from posegrid.orchestration.settings import fingerprint
     from posegrid.orchestration.tracking import sqlite_uri
 
-    resources = Resources(workers=workers, gpus=gpus_each, cpus=cpus)
+    resources = Resources.asked(workers, gpus=gpus_each, cpus=cpus)
     chosen = machine_named(machine, gpu=gpus_each > 0, file=prices)
     grid, decides = grid_or_recipe(name, set_ or [], axis or [])
     store = _store(data, as_)

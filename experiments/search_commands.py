@@ -39,7 +39,9 @@ def search(
         str | None,
         typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray here."),
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Ray Train workers of each training.")] = 1,
+    workers: Annotated[
+        str, typer.Option("--workers", help="Ray Train workers of each training; 2-8: as many as there is room for.")
+    ] = "1",
     gpus: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")] = 0,
     cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,
     set_: Annotated[
@@ -61,7 +63,7 @@ def search(
         raise ValueError(f"--out {out} is no name of a recipe. Allowed are files that end with .toml: rename it.")
     given = {"trials": trials, "at_once": at_once, "select_on": select_on}
     resolved = resolved_search(name, {key: value for key, value in given.items() if value is not None}, set_ or [])
-    resources = Resources(workers=workers, gpus=gpus, cpus=cpus)
+    resources = Resources.asked(workers, gpus=gpus, cpus=cpus)
     where = studies.where_to_run(home, tracking, storage, launch, address, resources)
     store = open_store(data)
     default = f"search-{Path(name).stem}-{store.source}" + ("-on-test" if resolved.search.select_on == "test" else "")

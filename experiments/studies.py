@@ -105,13 +105,13 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
 
 
 def check_workers(stages: Iterable[Stage], where: Where) -> None:
-    """Raises ValueError if workers cannot share the batches of a stage equally."""
+    """Raises ValueError if there are more workers than windows in the batch of a stage. Shares may be unequal."""
     for stage in stages:
-        if stage.given is None and stage.settings.training.batch % where.resources.workers:
+        if stage.given is None and stage.settings.training.batch < where.resources.workers:
             raise ValueError(
                 f"training.batch = {stage.settings.training.batch} of recipe {stage.settings.name} cannot be shared "
-                f"equally by {where.resources.workers} workers (--workers). Use a number of workers that divides it, "
-                "or --set training.batch."
+                f"by {where.resources.workers} workers (--workers), of which each needs a window. Use at most "
+                f"{stage.settings.training.batch} workers, or --set training.batch."
             )
 
 

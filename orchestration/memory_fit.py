@@ -23,10 +23,11 @@ class Fit:
     """A sentence that says how it was found."""
 
 
-def fitting(step: Callable[[int], None], failed: int, device: torch.device, later: int) -> Fit:
+def fitting(step: Callable[[int], None], failed: int, device: torch.device, later: int, share: float = 1.0) -> Fit:
     """A number of windows below `failed` that fits.
 
     step: computes loss and gradient of that many windows and keeps nothing. later: bytes that a real step needs beside.
+    share: of the device's memory that this process may take.
     """
     meter: Any = torch.get_device_module(device)
     half = max(failed // 2, 1) if failed > 1 else FITS_NOTHING
@@ -38,14 +39,14 @@ def fitting(step: Callable[[int], None], failed: int, device: torch.device, late
     except torch.OutOfMemoryError:
         return Fit(windows=1 if failed > more else FITS_NOTHING, how=f"Steps of {few} and {more} windows failed too.")
     each, fixed = max(two - one, 1), max(2 * one - two, 0)
-    unused, _ = meter.mem_get_info(device)
-    usable = _SAFETY * (unused + meter.memory_reserved(device)) - fixed - later
-    windows = min(int(usable / each), failed - 1)
+    unused, all_ = meter.mem_get_info(device)
+    have = min(unused + meter.memory_reserved(device), share * all_)
+    windows = min(int((_SAFETY * have - fixed - later) / each), failed - 1)
     return Fit(
         windows=max(windows, FITS_NOTHING),
         how=(
             f"Measured in steps of {few} and {more} windows: {each / _MIB:.1f} MiB for each window beside "
-            f"{(fixed + later) / _MIB:.0f} MiB, of {(unused + meter.memory_reserved(device)) / _MIB:.0f} MiB that this "
+            f"{(fixed + later) / _MIB:.0f} MiB, of {have / _MIB:.0f} MiB that this "
             f"process can have, of which {_SAFETY:.0%} are planned with."
         ),
     )

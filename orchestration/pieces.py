@@ -213,7 +213,7 @@ class Pieces:
         held = sum(weight.numel() * weight.element_size() for weight in weights)
         # gradients are as large as the weights, and Adam keeps two numbers of each, which may not be there yet
         later = held if self._optimizer.state else 3 * held
-        return fitting(step, failed, self._workers.device, later)
+        return fitting(step, failed, self._workers.device, later, min(self._workers.gpus or 1.0, 1.0))
 
 
 def check_pieces(model: Lifter | type[Lifter], settings: Settings) -> None:

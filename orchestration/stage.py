@@ -27,10 +27,12 @@ from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.complexity import device_name
 from posegrid.orchestration.delivery import Delivery
 from posegrid.orchestration.evaluation import Scores, evaluate
+from posegrid.orchestration.expenses import WORKER_S, Expenses, logged_before
 from posegrid.orchestration.initial import INITIAL, load_initial
 from posegrid.orchestration.lifter_errors import learn_errors
 from posegrid.orchestration.loop import DivergenceError, train
 from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, WORKERS
+from posegrid.orchestration.pieces import BatchTooLargeError
 from posegrid.orchestration.preflight import installed
 from posegrid.orchestration.score_tables import BREAKDOWN, RECORDINGS, breakdown_csv
 from posegrid.orchestration.settings import Settings, occlusion_label
@@ -55,7 +57,7 @@ def run_stage(
     `save(metrics, make_state)` receives each epoch's metrics and keeps the state where the run can find it again.
     `state` is the folder or address where it does, for metrics that the tracking store does not take in time.
     Raises ValueError if the data differ from what was planned, DivergenceError if the loss stops being finite (the run
-    then has a tag that says so).
+    then has a tag that says so), BatchTooLargeError if training or scoring does not fit into the memory.
     """
     settings = Settings.from_plain(task.settings)
     store = open_store(local_store(task.store, content_hash=task.data_hash), verify=False)
@@ -66,6 +68,8 @@ def run_stage(
         )
     store = store.leaving_out(settings.data.leave_out)
     tracking = Tracking(task.tracking, wait_s=task.tracking_wait_s)
+    before = logged_before(tracking.trial(task.run_id).metrics) if task.trained else (resume or {}).get("cost", {})
+    expenses = Expenses(workers=workers, before=before)
     if task.trained:
         model = _finished_model(task, tracking).to(workers.device)
     else:
@@ -80,7 +84,7 @@ def run_stage(
             where = {DEVICE: device_name(workers.device), WORKERS: str(workers.world)}
             tracking.set_tags(task.run_id, where)
         delivery = Delivery(tracking=tracking, run_id=task.run_id, folder=state) if workers.first else None
-        weights = _train(task, model, wrap, store, settings, workers, save, tracking, delivery, resume)
+        weights = _train(task, model, wrap, store, settings, workers, save, tracking, delivery, expenses, resume)
         model.load_state_dict(weights)
         if workers.first:
             data: dict[str, Any] = {"hash": store.content_hash, "source": store.source, "skeleton": store.skeleton.name}
@@ -90,12 +94,16 @@ def run_stage(
     lifted, seconds = scoring_amounts(store, settings)[0] if task.patterns else 0, 0.0
     for number, pattern in enumerate(task.patterns, start=1):
         began = time.perf_counter()
-        scores = evaluate(model, store, settings, pattern, workers)
+        try:
+            scores = evaluate(model, store, settings, pattern, workers)
+        except torch.OutOfMemoryError as error:
+            raise _too_many_scored(settings, error) from None
         seconds += time.perf_counter() - began
-        # with the last scores, or it would be missing if the run is killed in between
-        rate = {LIFTED_PER_S: lifted * number / seconds} if number == len(task.patterns) else {}
+        # with the last scores, or they would be missing if the run is killed in between
+        last = number == len(task.patterns)
+        rate, cost = ({LIFTED_PER_S: lifted * number / seconds}, expenses.metrics()) if last else ({}, {})
         if workers.first:
-            log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores, rate)
+            log_scores(tracking, task.run_id, settings, pattern, store.content_hash, scores, rate, cost)
 
 
 def _new_model(task: StageTask, settings: Settings, store: Store, tracking: Tracking) -> Lifter:
@@ -105,6 +113,15 @@ def _new_model(task: StageTask, settings: Settings, store: Store, tracking: Trac
             conditioner, _, _ = checkpoint.load_model(file)
     torch.manual_seed(settings.training.seed)  # after loading, which draws weights too
     return checkpoint.build(settings, pose_shape(store, settings.data), conditioner)
+
+
+def _too_many_scored(settings: Settings, error: torch.OutOfMemoryError) -> BatchTooLargeError:
+    batch = settings.evaluation.batch
+    return BatchTooLargeError(
+        f"scoring of {settings.name} ran out of memory with evaluation.batch = {batch} windows over all workers, of "
+        f"{settings.evaluation.hypotheses} hypotheses each: {' '.join(str(error).split())[:300]} Allowed are fewer: "
+        f"--set evaluation.batch={max(batch // 2, 1)} and repeat the command, which keeps what is trained."
+    )
 
 
 def _finished_model(task: StageTask, tracking: Tracking) -> Lifter:
@@ -122,12 +139,16 @@ def _train(
     save: Save,
     tracking: Tracking,
     delivery: Delivery | None,
+    expenses: Expenses,
     resume: dict[str, Any] | None,
 ) -> dict[str, Tensor]:
     def report(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
+        expenses.add_steps(metrics["time/epoch_s"])
+        cost = expenses.metrics()  # on every worker
         if delivery is not None:
-            delivery.log({k: v for k, v in metrics.items() if k != "epoch"}, int(metrics["epoch"]))
-        save(metrics, state)  # last: an epoch that is not repeated must have been logged or kept
+            delivery.log({k: v for k, v in (metrics | cost).items() if k != "epoch"}, int(metrics["epoch"]))
+        kept = None if state is None else lambda: {**state(), "cost": expenses.plain()}
+        save(metrics, kept)  # last: an epoch that is not repeated must have been logged or kept
 
     try:
         weights = train(model, wrap(model), store, settings, workers, report, resume)
@@ -171,9 +192,13 @@ def log_scores(
     data_hash: str,
     scores: Scores,
     more: dict[str, float] | None = None,
+    cost: dict[str, float] | None = None,
 ) -> None:
     """Log one scored pattern: tables, examples; then its metrics, `more` metrics and the tag that says so in one call,
-    so that whoever is killed before scores everything again and whoever is killed after repeats nothing."""
+    so that whoever is killed before scores everything again and whoever is killed after repeats nothing.
+
+    cost: what the run came to, a step after the last epoch's.
+    """
     label = occlusion_label(pattern)
     action_wise, frame_wise = scores.sums.action_wise(), scores.sums.frame_wise()
     if scores.sets is not None:
@@ -193,7 +218,9 @@ def log_scores(
         name = settings.evaluation.aggregation
         read = AGGREGATIONS[name]
         tags["aggregation"] = f"{name}, an oracle: reads {read}" if read else name
-    tracking.log_metrics(run_id, metrics | (more or {}), tags=tags)
+    step, now = tracking.last_step(run_id, WORKER_S) + 1 if cost else 0, int(time.time() * 1000)
+    spent = [(name, value, now, step) for name, value in (cost or {}).items()]
+    tracking.log_metrics(run_id, metrics | (more or {}), tags=tags, later=spent)
 
 
 def per_action_csv(scores: Scores) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -246,16 +246,21 @@ class Tracking:
             self._client.log_batch(run_id, params=new[first : first + 100])
 
     def log_metrics(
-        self, run_id: str, metrics: dict[str, float], step: int = 0, tags: dict[str, str] | None = None
+        self,
+        run_id: str,
+        metrics: dict[str, float],
+        step: int = 0,
+        tags: dict[str, str] | None = None,
+        later: Sequence[Point] = (),
     ) -> None:
-        """Log values at a step, and tags with the last of them; anything not finite is left out.
+        """Log values at a step, `later` ones after them, and tags with the last; what is not finite is left out.
 
         What has no steps is logged at step 0: a value that stands there is left, so that repeating changes nothing.
         """
         now, have = int(time.time() * 1000), {}
         if not step:
             have = self._client.get_run(run_id).data.metrics
-        self.log_points(run_id, [(k, v, now, step) for k, v in metrics.items() if have.get(k) != v], tags)
+        self.log_points(run_id, [*((k, v, now, step) for k, v in metrics.items() if have.get(k) != v), *later], tags)
 
     def log_points(self, run_id: str, points: list[Point], tags: dict[str, str] | None = None) -> None:
         """Log values in order, in as few calls as possible, and tags with the last of them.

@@ -17,6 +17,8 @@ class Workers:
     """How many there are."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     """Where this one computes."""
+    gpus: float = 0.0
+    """GPUs that each of them holds; below 1 where several share one."""
 
     @property
     def first(self) -> bool:

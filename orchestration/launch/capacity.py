@@ -20,13 +20,24 @@ BOOTSTRAP = "ray_bootstrap_config.yaml"
 def workers_on(node: Node, resources: Resources) -> int:
     """How many workers a node has room for."""
     by_cpu = int(node.get("CPU", 0) / resources.cpus)
+    if not resources.gpus:
+        return by_cpu
+    have, each = node.get("GPU", 0), resources.gpus
+    if each >= 1:
+        return min(by_cpu, int(have / each))
+    # a share is of one GPU: of 0.4, two fit on each, and the fifth that two of them leave together is of no use.
     # a little more than nothing: 0.3 three times must fit on 0.9
-    return by_cpu if not resources.gpus else min(by_cpu, int(node.get("GPU", 0) / resources.gpus + 1e-9))
+    by_gpu = int(have) * int(1 / each + 1e-9) + int((have - int(have)) / each + 1e-9)
+    return min(by_cpu, by_gpu)
 
 
 def trials_on(nodes: Iterable[Node], resources: Resources) -> int:
-    """How many trials fit side by side on nodes; the workers of one may lie on several."""
-    return sum(workers_on(node, resources) for node in nodes) // resources.workers
+    """How many trials fit side by side on nodes; the workers of one may lie on several.
+
+    Elastic ones come in turn and take as many as they may: the last one may have to do with fewer.
+    """
+    trials, left = divmod(sum(workers_on(node, resources) for node in nodes), resources.workers)
+    return trials + (not resources.fixed and left >= resources.least)
 
 
 def startable(folder: Path) -> list[Node]:
@@ -59,10 +70,10 @@ def check_fits(resources: Resources, present: list[Node], later: list[Node], whe
         return trials
     best = later if _total(later, resources) > _total(present, resources) else present
     for what, key, each in (("CPU cores", "CPU", resources.cpus), ("GPUs", "GPU", resources.gpus)):
-        have, need = sum(node.get(key, 0) for node in best), resources.workers * each
+        have, need = sum(node.get(key, 0) for node in best), resources.least * each
         if need > have:
             raise ValueError(
-                f"a trial asks for {resources.workers} workers x {each:g} {what} = {need:g}, but {where} has "
+                f"a trial asks for {_words(resources)} workers x {each:g} {what} = {need:g}, but {where} has "
                 f"{_counted(have, present, later, key)}; it was set with --workers, --cpus-per-worker and "
                 f"--gpus-per-worker. Allowed: at most {have:g} in all. Ask for fewer workers or join a larger cluster "
                 "with --address."
@@ -70,11 +81,15 @@ def check_fits(resources: Resources, present: list[Node], later: list[Node], whe
     largest = max(best, key=lambda node: (node.get("GPU", 0), node.get("CPU", 0)), default={})
     fit = _total(best, resources)
     raise ValueError(
-        f"a trial asks for {resources.workers} workers of {resources.cpus} CPU cores and {resources.gpus:g} GPUs each, "
+        f"a trial asks for {_words(resources)} workers of {resources.cpus} CPU cores and {resources.gpus:g} GPUs each, "
         f"but {where} has room for {fit}: a worker cannot be shared by nodes, and the largest of {len(best)} has "
         f"{largest.get('CPU', 0):g} CPU cores and {largest.get('GPU', 0):g} GPUs. It was set with --workers, "
         f"--cpus-per-worker and --gpus-per-worker. Allowed: at most {fit} such workers. Ask for smaller or fewer ones."
     )
+
+
+def _words(resources: Resources) -> str:
+    return f"{resources.workers}" if resources.fixed else f"at least {resources.least}"
 
 
 def _total(nodes: list[Node], resources: Resources) -> int:

@@ -201,7 +201,10 @@ def test_ray_cluster_that_does_not_answer(folder: Path, capsys: pytest.CaptureFi
 
 def test_batch_that_workers_cannot_share(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("grid", folder / "grid.toml", "--data", folder / "store", "--home", folder / "runs")
-    assert "training.batch = 8" in fails(capsys, *command, "--workers", 3, "--address", "127.0.0.1:9")
+    for workers in ("9", "2-9"):
+        said = fails(capsys, *command, "--workers", workers, "--address", "127.0.0.1:9")
+        assert "training.batch = 8" in said
+        assert "by 9 workers" in said
 
 
 def test_refused_command_leaves_the_finished_study_as_it_was(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
