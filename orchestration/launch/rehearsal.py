@@ -6,10 +6,12 @@ Only processes that were started here are ever named: those of the nodes, and wh
 import os
 import signal
 import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT, cluster_environment, ensure_token
 from posegrid.orchestration.outages import environment
@@ -23,33 +25,34 @@ TRAINING = "TrainWorker"
 class Rehearsal:
     """A head without cores, and nodes of one core each that may be lost."""
 
-    def __init__(self, cluster: Any) -> None:
-        self._cluster = cluster
-
-    @property
-    def address(self) -> str:
+    def __init__(self, address: str) -> None:
+        self.address = address
         """Where commands join it."""
-        return self._cluster.address
+        self._nodes: list[subprocess.Popen[bytes]] = []
 
     def add_node(self) -> None:
-        """Start a node. To be called on the main thread, as Ray sets signal handlers."""
-        self._cluster.add_node(num_cpus=1, dashboard_agent_listen_port=_free_port())
+        """Start a node; it joins some seconds later."""
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--address", self.address, "--block"]
+        command += ["--num-cpus", "1", "--object-store-memory", str(150 * 2**20), "--disable-usage-stats"]
+        command += ["--dashboard-agent-listen-port", str(_free_port()), "--min-worker-port", "0"]
+        command += ["--max-worker-port", "0"]
+        self._nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
 
     def lose_node(self, number: int) -> bool:
-        """End a node without notice; True if something was being trained on it."""
-        node = sorted(self._cluster.worker_nodes, key=_raylet)[number % self.nodes]
-        busy = bool(_training(_raylet(node)))
-        self._cluster.remove_node(node, allow_graceful=False)
+        """End a node without notice, with all that runs on it; True if something was being trained there."""
+        node = self._nodes.pop(number % len(self._nodes))
+        busy = bool(_training(node.pid))
+        _end(node)
         return busy
-
-    @property
-    def nodes(self) -> int:
-        """Nodes that may be lost."""
-        return len(self._cluster.worker_nodes)
 
     def workers(self) -> list[int]:
         """Process ids of all that train now."""
-        return sorted(pid for node in self._cluster.list_all_nodes() for pid in _training(_raylet(node)))
+        return sorted(pid for node in self._nodes for pid in _training(node.pid))
+
+    def end(self) -> None:
+        """End all nodes."""
+        while self._nodes:
+            _end(self._nodes.pop())
 
 
 @contextmanager
@@ -58,6 +61,7 @@ def rehearsal(nodes: int, slots: int) -> Iterator[Rehearsal]:
     with ExitStack() as stack:
         stack.enter_context(environment(ON_LOCALHOST))
         stack.enter_context(cluster_environment())
+        import ray
         from ray.cluster_utils import Cluster  # reads its environment on import
 
         ensure_token()
@@ -74,9 +78,16 @@ def rehearsal(nodes: int, slots: int) -> Iterator[Rehearsal]:
             },
         )
         stack.callback(head.shutdown)
-        made = Rehearsal(head)
+        made = Rehearsal(head.address)
+        stack.callback(made.end)
         for _ in range(nodes):
             made.add_node()
+        for _ in range(300):
+            if sum(node["Alive"] for node in head.global_state.node_table()) > nodes:
+                break
+            time.sleep(1)
+        else:
+            raise RuntimeError(f"{nodes} nodes of Ray {ray.__version__} did not join {head.address} within 300 s")
         yield made
 
 
@@ -107,12 +118,13 @@ def kill(pids: list[int]) -> None:
             continue
 
 
-def _raylet(node: Any) -> int:
-    return int(node.all_processes["raylet"][0].process.pid)
+def _end(process: subprocess.Popen[bytes]) -> None:
+    kill([process.pid, *descendants(process.pid)])
+    process.wait()
 
 
-def _training(raylet: int) -> list[int]:
-    return [pid for pid in descendants(raylet) if TRAINING in _title(pid)]
+def _training(node: int) -> list[int]:
+    return [pid for pid in descendants(node) if TRAINING in _title(pid)]
 
 
 def _title(pid: int) -> str:
