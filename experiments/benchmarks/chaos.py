@@ -259,7 +259,7 @@ def once(
     """Run the study in `folder/name` with these kills; returns the seconds it took, and what was killed."""
     home = folder / name
     print(f"{name}:", flush=True)
-    with serving(home) as server, rehearsal(nodes, slots=nodes) as cluster:
+    with serving(home) as server, rehearsal(nodes, nodes, home / "nodes.log") as cluster:
         command = [sys.executable, "-m", "posegrid.experiments.cli", "grid", str(folder / "chaos.toml")]
         command += ["--data", str(folder / "store"), "--study", "chaos", "--home", str(home)]
         command += ["--tracking", server.uri, "--storage", str(home / "state"), "--address", cluster.address]

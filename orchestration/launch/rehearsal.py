@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT, cluster_environment, ensure_token
 from posegrid.orchestration.outages import environment
@@ -25,9 +26,10 @@ TRAINING = "TrainWorker"
 class Rehearsal:
     """A head without cores, and nodes of one core each that may be lost."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, log: IO[bytes]) -> None:
         self.address = address
         """Where commands join it."""
+        self._log = log
         self._nodes: list[subprocess.Popen[bytes]] = []
 
     def add_node(self) -> None:
@@ -35,8 +37,10 @@ class Rehearsal:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--address", self.address, "--block"]
         command += ["--num-cpus", "1", "--object-store-memory", str(150 * 2**20), "--disable-usage-stats"]
         command += ["--dashboard-agent-listen-port", str(_free_port()), "--min-worker-port", "0"]
-        command += ["--max-worker-port", "0"]
-        self._nodes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        command += ["--max-worker-port", "0", "--node-ip-address", "127.0.0.1"]
+        # the switch that keeps a head to localhost forbids other nodes; these are told their address
+        own = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
+        self._nodes.append(subprocess.Popen(command, env=own, stdout=self._log, stderr=self._log))
 
     def lose_node(self, number: int) -> bool:
         """End a node without notice, with all that runs on it; True if something was being trained there."""
@@ -56,8 +60,8 @@ class Rehearsal:
 
 
 @contextmanager
-def rehearsal(nodes: int, slots: int) -> Iterator[Rehearsal]:
-    """A head for so many trials at a time, and so many nodes; all ended at the end of the block."""
+def rehearsal(nodes: int, slots: int, log: Path) -> Iterator[Rehearsal]:
+    """A head for so many trials at a time, and so many nodes, which write to `log`; all are ended with the block."""
     with ExitStack() as stack:
         stack.enter_context(environment(ON_LOCALHOST))
         stack.enter_context(cluster_environment())
@@ -78,7 +82,7 @@ def rehearsal(nodes: int, slots: int) -> Iterator[Rehearsal]:
             },
         )
         stack.callback(head.shutdown)
-        made = Rehearsal(head.address)
+        made = Rehearsal(head.address, stack.enter_context(log.open("ab")))
         stack.callback(made.end)
         for _ in range(nodes):
             made.add_node()
