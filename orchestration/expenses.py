@@ -91,7 +91,7 @@ def energy_counter(device: torch.device) -> Callable[[], float] | None:
     if properties is None:
         return None
     try:
-        import pynvml  # type: ignore[import-not-found]
+        import pynvml
 
         pynvml.nvmlInit()
         # by its number in the machine: what a process sees of the GPUs is numbered anew

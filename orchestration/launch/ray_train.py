@@ -26,6 +26,7 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
     name = f"{task.key}-{task.run_id[:8]}"
     mend_list(within(storage, name))
     trainer: Any = TorchTrainer  # its types know of no function that returns something
+    number: Any = resources.workers if resources.fixed else (resources.fewest, resources.workers)
     result = trainer(
         _worker,
         train_loop_config={
@@ -35,7 +36,7 @@ def fit(task: StageTask, resources: Resources, storage: str, callbacks: list[Any
             "attempt": secrets.token_hex(4),
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=resources.workers if resources.fixed else (resources.fewest, resources.workers),
+            num_workers=number,
             use_gpu=resources.gpus > 0,
             resources_per_worker={"CPU": resources.cpus, **({"GPU": resources.gpus} if resources.gpus else {})},
         ),
