@@ -24,7 +24,7 @@ from mlflow.entities import DatasetInput, InputTag, Metric, Param, Run, RunTag, 
 from mlflow.exceptions import MlflowException
 
 from posegrid.datasets.addresses import shown
-from posegrid.orchestration import outages
+from posegrid.orchestration import database_files, outages
 from posegrid.orchestration.outages import NoAnswerError, Patience, PatientCalls, Trouble
 from posegrid.orchestration.trials import DIVERGED, FAILURE, KEY, STUDY
 from posegrid.orchestration.trials import EVALUATED as EVALUATED
@@ -77,14 +77,12 @@ class Tracking:
     def open(cls, uri: str, experiment: str = EXPERIMENT) -> "Tracking":
         """Connect, create database and experiment, and check that runs and artifacts can be written.
 
-        The driver must do this before any trial starts: processes that open a new SQLite file together spoil it.
+        The driver does this before any trial starts.
         Raises ValueError if the server does not answer or refuses.
         """
         outages.check_answers(uri)
         try:
-            with quiet():
-                if uri.startswith("sqlite:///"):
-                    Path(uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
+            with quiet(), database_files.opened_alone(uri):
                 tracking = cls(uri, experiment)
                 tracking._ensure_experiment()
         except Exception as error:  # MLflow passes on whatever its stores and database drivers raise
