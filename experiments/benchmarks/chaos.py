@@ -25,7 +25,7 @@ from statistics import median
 
 from posegrid.experiments.benchmarks.chaos_compare import counts, differences, read
 from posegrid.experiments.benchmarks.plan_thousand import made_up_store
-from posegrid.orchestration.launch.rehearsal import ON_LOCALHOST, Rehearsal, descendants, kill, rehearsal
+from posegrid.orchestration.launch.rehearsal import Rehearsal, descendants, kill, rehearsal
 from posegrid.orchestration.tracking import sqlite_uri
 
 LIFTER = """[model]
@@ -197,7 +197,7 @@ class Disturber:
         with self.log.open("ab") as log:
             log.write(f"--- command {self.commands}\n".encode())
             log.flush()
-            self._process = subprocess.Popen(self.command, stdout=log, stderr=log, env={**os.environ, **ON_LOCALHOST})
+            self._process = subprocess.Popen(self.command, stdout=log, stderr=log)
 
     def _look(self, now: float) -> None:
         """Note what has come back."""

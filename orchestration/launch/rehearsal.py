@@ -17,8 +17,6 @@ from typing import IO
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT, cluster_environment, ensure_token
 from posegrid.orchestration.outages import environment
 
-ON_LOCALHOST = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
-"""Environment of whoever joins such a cluster: all ports are on 127.0.0.1."""
 TRAINING = "TrainWorker"
 """Part of the title of a process that trains."""
 
@@ -37,10 +35,8 @@ class Rehearsal:
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--address", self.address, "--block"]
         command += ["--num-cpus", "1", "--object-store-memory", str(150 * 2**20), "--disable-usage-stats"]
         command += ["--dashboard-agent-listen-port", str(_free_port()), "--min-worker-port", "0"]
-        command += ["--max-worker-port", "0", "--node-ip-address", "127.0.0.1"]
-        # the switch that keeps a head to localhost forbids other nodes; these are told their address
-        own = {**os.environ, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
-        self._nodes.append(subprocess.Popen(command, env=own, stdout=self._log, stderr=self._log))
+        command += ["--max-worker-port", "0"]
+        self._nodes.append(subprocess.Popen(command, stdout=self._log, stderr=self._log))
 
     def lose_node(self, number: int) -> bool:
         """End a node without notice, with all that runs on it; True if something was being trained there."""
@@ -63,8 +59,9 @@ class Rehearsal:
 def rehearsal(nodes: int, slots: int, log: Path) -> Iterator[Rehearsal]:
     """A head for so many trials at a time, and so many nodes, which write to `log`; all are ended with the block."""
     with ExitStack() as stack:
-        stack.enter_context(environment(ON_LOCALHOST))
+        # not the switch that keeps Ray to localhost, which forbids other nodes: the token guards the ports
         stack.enter_context(cluster_environment())
+        stack.enter_context(environment({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}))  # no cloud takes these nodes
         import ray
         from ray.cluster_utils import Cluster  # reads its environment on import
 
