@@ -165,6 +165,7 @@ class Disturber:
         while True:
             now = time.monotonic()
             self._look(now)
+            self.cluster.keep()
             if self._restart_at is not None and now >= self._restart_at:
                 self.server.start()
                 self._restart_at = None

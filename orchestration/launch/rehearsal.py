@@ -17,6 +17,10 @@ from typing import IO
 from posegrid.orchestration.launch.cluster import TRIAL_SLOT, cluster_environment, ensure_token
 from posegrid.orchestration.outages import environment
 
+_ENVIRONMENT = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no cloud takes these nodes
+    "RAY_agent_register_timeout_ms": "120000",  # several nodes that start on one machine are slow
+}
 TRAINING = "TrainWorker"
 """Part of the title of a process that trains."""
 
@@ -45,6 +49,12 @@ class Rehearsal:
         _end(node)
         return busy
 
+    def keep(self) -> None:
+        """Start nodes again that ended by themselves, as those do that are too slow to join."""
+        for node in [node for node in self._nodes if node.poll() is not None]:
+            self._nodes.remove(node)
+            self.add_node()
+
     def workers(self) -> list[int]:
         """Process ids of all that train now."""
         return sorted(pid for node in self._nodes for pid in _training(node.pid))
@@ -61,7 +71,7 @@ def rehearsal(nodes: int, slots: int, log: Path) -> Iterator[Rehearsal]:
     with ExitStack() as stack:
         # not the switch that keeps Ray to localhost, which forbids other nodes: the token guards the ports
         stack.enter_context(cluster_environment())
-        stack.enter_context(environment({"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}))  # no cloud takes these nodes
+        stack.enter_context(environment(_ENVIRONMENT))
         import ray
         from ray.cluster_utils import Cluster  # reads its environment on import
 
@@ -86,6 +96,7 @@ def rehearsal(nodes: int, slots: int, log: Path) -> Iterator[Rehearsal]:
         for _ in range(300):
             if sum(node["Alive"] for node in head.global_state.node_table()) > nodes:
                 break
+            made.keep()
             time.sleep(1)
         else:
             raise RuntimeError(f"{nodes} nodes of Ray {ray.__version__} did not join {head.address} within 300 s")
