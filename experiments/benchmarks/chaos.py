@@ -6,7 +6,8 @@ Runs a grid (half lifters, half wrappers on them) twice on a cluster of several 
 MLflow server (SQLite, artifacts through the server): once undisturbed, then with kills at seeded random moments; a
 command that ends is repeated at once, as by a patient user. Then compares what the two servers hold
 (`chaos_compare.py`), prints what the kills cost, and exits with status 1 if anything differs. Nothing but what was
-started here is killed, each process by its id. `--trials 4 --kills 5` is a small version.
+started here is killed, each process by its id. `--trials 4 --kills 5` is a small version; `--launch local` kills the
+command and the server only, and needs no Ray.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -74,10 +75,14 @@ label = "lifter"
 recipe = "{wrapper}"
 label = "wrapper"
 """
-SHARES = {"worker": 12, "node": 6, "driver": 6, "server": 6}
-"""Kinds of kills, in these proportions."""
+SHARES = {
+    "ray": {"worker": 12, "node": 6, "driver": 6, "server": 6},
+    "local": {"driver": 15, "server": 15},
+}
+"""Kinds of kills with each launcher, in these proportions."""
 _GAPS = (0.4, 1.6)
-"""Between kills, as shares of the seconds of the undisturbed study divided by the kills."""
+"""Between kills, as shares of the seconds of the undisturbed study divided by the kills, or of the least mean."""
+_LEAST_GAP_S = 12.0
 _AWAY_S = (3.0, 60.0)
 """How long a killed server stays away."""
 _PATIENCE_S = 3600.0
@@ -145,7 +150,7 @@ class Disturber:
 
     command: list[str]
     server: Server
-    cluster: Rehearsal
+    cluster: Rehearsal | None
     log: Path
     random: random.Random
     kinds: list[str]
@@ -165,7 +170,8 @@ class Disturber:
         while True:
             now = time.monotonic()
             self._look(now)
-            self.cluster.keep()
+            if self.cluster is not None:
+                self.cluster.keep()
             if self._restart_at is not None and now >= self._restart_at:
                 self.server.start()
                 self._restart_at = None
@@ -181,7 +187,7 @@ class Disturber:
                 next_kill = time.monotonic() + self.gap_s * self.random.uniform(*_GAPS)
             if now - began > _PATIENCE_S:
                 raise SystemExit(f"the study did not end within {_PATIENCE_S:.0f} s; see {self.log}")
-            time.sleep(0.1)
+            time.sleep(0.3)
         if self._restart_at is not None:
             self.server.start()
             self.server.wait()
@@ -202,7 +208,7 @@ class Disturber:
 
     def _look(self, now: float) -> None:
         """Note what has come back."""
-        workers = set(self.cluster.workers())
+        workers = set() if self.cluster is None else set(self.cluster.workers())
         for one in self.kills:
             if one.back_s is not None or one.idle:
                 continue
@@ -216,11 +222,13 @@ class Disturber:
         kind, idle = self.kinds[0], False
         before = set(self._seen)
         if kind == "worker":
+            assert self.cluster is not None
             alive = self.cluster.workers()
             if not alive:
                 return False
             kill([self.random.choice(alive)])
         elif kind == "node":
+            assert self.cluster is not None
             idle = not self.cluster.lose_node(self.random.randrange(10**6))
             self.cluster.add_node()
         elif kind == "driver":
@@ -257,13 +265,18 @@ def serving(home: Path) -> Iterator[Server]:
 def once(
     folder: Path, name: str, nodes: int, kinds: list[str], gap_s: float = 0.0, seed: int = 0
 ) -> tuple[float, Disturber]:
-    """Run the study in `folder/name` with these kills; returns the seconds it took, and what was killed."""
+    """Run the study in `folder/name` with these kills; returns the seconds it took, and what was killed.
+
+    nodes: 0 runs it without Ray.
+    """
     home = folder / name
     print(f"{name}:", flush=True)
-    with serving(home) as server, rehearsal(nodes, nodes, home / "nodes.log") as cluster:
+    practice = rehearsal(nodes, nodes, home / "nodes.log") if nodes else nullcontext()
+    with serving(home) as server, practice as cluster:
         command = [sys.executable, "-m", "posegrid.experiments.cli", "grid", str(folder / "chaos.toml")]
         command += ["--data", str(folder / "store"), "--study", "chaos", "--home", str(home)]
-        command += ["--tracking", server.uri, "--storage", str(home / "state"), "--address", cluster.address]
+        command += ["--tracking", server.uri, "--storage", str(home / "state")]
+        command += ["--launch", "local"] if cluster is None else ["--address", cluster.address]
         one = Disturber(
             command=command,
             server=server,
@@ -281,10 +294,10 @@ def once(
     return seconds, one
 
 
-def table(kills: list[Kill], lost_s: float) -> str:
+def table(kills: list[Kill], shares: dict[str, int], lost_s: float) -> str:
     """Kills by kind, and what they cost."""
     lines = ["| kind | kills | back after, median (longest) | of them took nothing at work |", "|---|---|---|---|"]
-    for kind in SHARES:
+    for kind in shares:
         own = [one for one in kills if one.kind == kind]
         back = [one.back_s for one in own if one.back_s is not None]
         told = f"{median(back):.0f} s ({max(back):.0f} s)" if back else "-"
@@ -302,7 +315,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
     parser.add_argument("--nodes", type=int, default=2, help="of one core each, beside the head")
     parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--launch", choices=tuple(SHARES), default="ray")
     given = parser.parse_args()
+    shares, nodes = SHARES[given.launch], given.nodes if given.launch == "ray" else 0
     folder = given.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     made_up_store(folder)
@@ -313,16 +328,17 @@ def main() -> None:
     (folder / "chaos.toml").write_text(GRID.format(seeds=seeds, lifter=lifter, wrapper=wrapper))
     took = folder / "undisturbed" / "seconds"
     if not took.exists():
-        took.write_text(str(once(folder, "undisturbed", given.nodes, [])[0]))
+        took.write_text(str(once(folder, "undisturbed", nodes, [])[0]))
     plain_s = float(took.read_text())
-    kinds = [kind for kind, share in SHARES.items() for _ in range(share)]
+    kinds = [kind for kind, share in shares.items() for _ in range(share)]
     kinds = [kinds[number * len(kinds) // given.kills % len(kinds)] for number in range(given.kills)]
     random.Random(given.seed).shuffle(kinds)
-    killed_s, disturbed = once(folder, "disturbed", given.nodes, kinds, plain_s / given.kills, given.seed)
+    gap_s = max(plain_s / given.kills, _LEAST_GAP_S)
+    killed_s, disturbed = once(folder, "disturbed", nodes, kinds, gap_s, given.seed)
     print(
         f"\nundisturbed {plain_s:.0f} s, disturbed {killed_s:.0f} s, the command was given {disturbed.commands} times"
     )
-    print(table(disturbed.kills, killed_s - plain_s))
+    print(table(disturbed.kills, shares, killed_s - plain_s))
     plain, killed = read(folder / "undisturbed"), read(folder / "disturbed")
     print(f"\nundisturbed: {counts(plain)}\ndisturbed: {counts(killed)}")
     found = list(differences(plain, killed))
