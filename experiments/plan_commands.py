@@ -33,7 +33,10 @@ def plan_command(
         str | None, typer.Option("--address", help="Ray cluster whose size is asked; default: --gpus, or one machine.")
     ] = None,
     workers: Annotated[
-        str, typer.Option("--workers", help="Ray Train workers of each training; 2-8: as many as there is room for.")
+        str,
+        typer.Option(
+            "--workers", help="Workers of each training; 2-8: as there is room; 0: none but the trial itself."
+        ),
     ] = "1",
     gpus_each: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0: CPUs.")] = 0,
     cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,

@@ -40,7 +40,10 @@ def search(
         typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray here."),
     ] = None,
     workers: Annotated[
-        str, typer.Option("--workers", help="Ray Train workers of each training; 2-8: as many as there is room for.")
+        str,
+        typer.Option(
+            "--workers", help="Workers of each training; 2-8: as there is room; 0: none but the trial itself."
+        ),
     ] = "1",
     gpus: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")] = 0,
     cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,

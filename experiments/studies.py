@@ -148,6 +148,12 @@ def launcher(where: Where, say: Say, store: Store | None = None) -> Iterator[Lau
         return
     from posegrid.orchestration.launch.cluster import connected
 
+    if where.resources.inside and (where.address is not None or "://" in where.storage):
+        raise ValueError(
+            f"--workers 0 with {'--address' if where.address is not None else '--storage'} "
+            f"{where.address or where.storage}: trainings inside the processes of trials run on this machine and keep "
+            "their state in a folder of it. Allowed elsewhere: --workers 1 or more."
+        )
     with connected(where.address, where.resources) as cluster:
         # Ray reads its environment when it is imported, so `connected` comes first
         from posegrid.orchestration.launch.ray_tune import run_ray

@@ -1,4 +1,5 @@
-"""A study as one Ray Tune experiment: every stage is a trial, every trial a Ray Train run.
+"""A study as one Ray Tune experiment: every stage is a trial, every trial a Ray Train run (or, asked for with
+`--workers 0`, a training inside the trial's own process).
 
 Tune schedules, limits concurrency and survives failed trials. What it lacks is an order between trials, so the graph
 enters through Tune's own interface for that: a searcher that proposes a stage once the one it depends on is done.
@@ -45,7 +46,7 @@ def run_ray(
     searcher = _ReadyStages(study, work)
     callback = _Follow(study, progress)
     tuner = tune.Tuner(
-        tune.with_resources(_trial, {TRIAL_SLOT: 1}),
+        tune.with_resources(_trial, {"cpu": resources.cpus} if resources.inside else {TRIAL_SLOT: 1}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=len(work),
@@ -59,6 +60,7 @@ def run_ray(
             name=f"study-{study.parent[:8]}",
             storage_path=str(Path(storage) / "tune") if "://" not in storage else f"{storage}/tune",
             callbacks=[callback],
+            failure_config=tune.FailureConfig(max_failures=resources.max_failures if resources.inside else 0),
             verbose=0,
         ),
         param_space={"storage": storage, "resources": resources.plain()},
@@ -74,8 +76,25 @@ def run_ray(
 
 
 def _trial(config: dict[str, Any]) -> None:
-    task = StageTask(**config["task"])
-    fit(task, Resources(**config["resources"]), config["storage"], [TuneReportCallback()])
+    task, resources = StageTask(**config["task"]), Resources(**config["resources"])
+    if not resources.inside:
+        fit(task, resources, config["storage"], [TuneReportCallback()])
+        return
+    # Most of a short trial is the start of a controller's and a worker's process, which import torch anew. Here the
+    # stage runs in this process, which goes on to the next trial. What is promised stays: the state is kept after each
+    # epoch, a process that dies is started again by Tune and continues, what would fail again is not tried again.
+    from posegrid.orchestration.launch.local import run_task
+    from posegrid.orchestration.loop import DivergenceError
+    from posegrid.orchestration.pieces import BatchTooLargeError
+
+    try:
+        run_task(task, Path(config["storage"]), lambda key, metrics: tune.report(metrics))
+    except (DivergenceError, BatchTooLargeError) as error:
+        tune.report({_FAILED: f"{type(error).__name__}: {error}"})
+
+
+_FAILED = "failed"
+"""What the last report of a trial holds that ended without a result and must not be repeated."""
 
 
 class _ReadyStages(Searcher):
@@ -138,7 +157,7 @@ class _ReadyStages(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tune says that a trial ended."""
         key = self._running.pop(trial_id)
-        if error:
+        if error or (result or {}).get(_FAILED):
             self._failed.add(key)
 
     def save(self, checkpoint_path: str) -> None:
@@ -166,7 +185,10 @@ class _Follow(tune.Callback):
             self._progress(trial.config["task"]["key"], metrics)
 
     def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        self._unsaid[trial.config["task"]["key"]] = None
+        key, reason = trial.config["task"]["key"], (trial.last_result or {}).get(_FAILED)
+        if reason:
+            self.failed[key] = reason
+        self._unsaid[key] = reason
         self._say()
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:

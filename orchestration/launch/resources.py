@@ -18,6 +18,8 @@ class Resources:
     """Worker failures of a trial that are answered by a restart from the last checkpoint."""
     fewest: int = 0
     """Workers with which an elastic trial starts and goes on, where there is no room for all; 0: not elastic."""
+    inside: bool = False
+    """Trials train in their own processes, without Ray Train: one worker on CPUs of this machine."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or self.cpus < 1 or self.gpus < 0:
@@ -53,7 +55,8 @@ class Resources:
 
     @classmethod
     def asked(cls, workers: str, *, gpus: float = 0, cpus: int = 1) -> "Resources":
-        """As the options of commands say: workers "4", or "2-8" for as many as there is room for.
+        """As the options of commands say: workers "4", "2-8" for as many as there is room for, or "0" for trainings
+        inside the processes of the trials.
 
         Raises ValueError for anything else.
         """
@@ -63,6 +66,13 @@ class Resources:
                 f"--workers {workers}: allowed are a number such as 4, or the fewest and the most such as 2-8. "
                 "Give one."
             )
+        if not dash and int(fewest) == 0:
+            if gpus:
+                raise ValueError(
+                    f"--workers 0 with --gpus-per-worker {gpus:g}: trainings inside the processes of trials use CPUs. "
+                    "Allowed are GPUs with at least one worker: --workers 1."
+                )
+            return cls(inside=True, cpus=cpus)
         if not dash:
             return cls(workers=int(fewest), gpus=gpus, cpus=cpus)
         if int(fewest) < 1:

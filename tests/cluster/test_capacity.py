@@ -149,6 +149,7 @@ def test_elastic_trials_fit_with_their_fewest_workers() -> None:
     assert same.fixed
     assert Resources(**elastic.plain()) == elastic
     assert Resources.asked("3", cpus=2) == Resources(workers=3, cpus=2)
+    assert Resources.asked("0", cpus=2) == Resources(workers=1, cpus=2, inside=True)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ def test_elastic_trials_fit_with_their_fewest_workers() -> None:
         ("8-2", 0, "--workers 8-2: allowed are .* smaller number first"),
         ("1-2", 0.5, "--workers 1-2 with --gpus-per-worker 0.5: .* whole GPUs"),
         ("1", 1.5, "gpus = 1.5 .* whole numbers, and shares below 1"),
-        ("0", 0, "workers = 0"),
+        ("0", 1, "--workers 0 with --gpus-per-worker 1: .* use CPUs"),
     ],
 )
 def test_what_cannot_be_asked(workers: str, gpus: float, said: str) -> None:
