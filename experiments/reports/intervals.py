@@ -110,5 +110,6 @@ def paired_difference(
 
 
 def _ends(values: np.ndarray) -> dict[str, tuple[float, float]]:
-    low, high = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return {metric: (float(low[m]), float(high[m])) for m, metric in enumerate(METRICS) if np.isfinite(low[m])}
+    known = [m for m in range(len(METRICS)) if np.isfinite(values[:, m]).any()]  # single frames have no velocity
+    low, high = np.nanquantile(values[:, known], [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return {METRICS[m]: (float(low[at]), float(high[at])) for at, m in enumerate(known)}
