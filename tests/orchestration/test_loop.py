@@ -69,8 +69,9 @@ def test_any_number_of_workers_gives_the_curve_and_metrics_of_one(
     wrapper = replace(wrapper_settings, upstream=upstream, model={**wrapper_settings.model, "dropout": 0.1})
     # a gradient that scales with the loss of the whole batch, which neither workers nor pieces know alone
     model = {**trained_settings.model, "square_gradient": True, "loss": "weighted"}
-    lifter = replace(trained_settings, model=model, training=replace(trained_settings.training, epochs=2))
-    wrapper = replace(wrapper, training=replace(wrapper.training, epochs=2))
+    # few steps: processes that exchange something for every layer are slow where cores are few
+    lifter = replace(trained_settings, model=model, training=replace(trained_settings.training, epochs=2, steps=2))
+    wrapper = replace(wrapper, training=replace(wrapper.training, epochs=2, steps=2))
     pieces, auto = (replace(lifter, compute=ComputeSettings(micro_batch=size)) for size in (1, "auto"))
     one = {"wrapper": gang.trained(Workers(), wrapper, toy_store), "lifter": gang.trained(Workers(), lifter, toy_store)}
     # 3 workers have unequal shares of the batch of 8: rows 0, 3, 6, rows 1, 4, 7 and rows 2, 5
