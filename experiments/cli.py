@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import warnings
 from functools import partial
@@ -25,6 +26,7 @@ from posegrid.experiments import (
     studies,
 )
 from posegrid.experiments.data_commands import say
+from posegrid.experiments.examples import with_examples
 from posegrid.experiments.planning import Plan, plan
 from posegrid.orchestration.launch.resources import Resources
 from posegrid.orchestration.settings import fingerprint
@@ -270,6 +272,9 @@ def ui(
     serve_ui(home, port, say)
 
 
+with_examples(app)
+
+
 def _run(planned: Plan, where: studies.Where) -> None:
     from posegrid.experiments.reports.grid_report import build_report
 
@@ -314,14 +319,34 @@ def _name(default: str, overrides: list[str] | None = None, given: str | None = 
     return study
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what led to an error."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _how_to_continue(words: list[str]) -> str:
+    again = f"posegrid {shlex.join(words)}"
+    if words and words[0] in ("train", "grid", "search", "reproduce", "prepare", "fetch", "publish", "lift"):
+        return f"interrupted. What is done is kept; this continues where it stopped:\n  {again}"
+    return f"interrupted. Nothing half-written is left; to do it again:\n  {again}"
+
+
 def main(arguments: list[str] | None = None) -> Any:
-    """Entry point. Exit status: 0 done, 1 something failed while running, 2 a mistake in the input."""
+    """Entry point. Exit status: 0 done, 1 something failed while running, 2 a mistake in the input, 130 Ctrl-C."""
     for chatty in ("alembic", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     trace = "POSEGRID_TRACE" in os.environ
     try:
         return app(arguments, standalone_mode=True)
+    except SystemExit as ended:
+        if not _interrupted(ended):
+            raise
+        words = sys.argv[1:] if arguments is None else arguments
+        typer.echo(_how_to_continue(words), err=True)
+        sys.exit(130)
     except ValueError as error:
         if trace:
             raise

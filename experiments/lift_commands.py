@@ -1,6 +1,8 @@
 """The verbs of the command line for keypoints of one's own: lift them, animate what came out; `cli` registers them."""
 
+import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,6 +90,7 @@ def lift(
     person: Person = None,
     start: Start = 0.0,
     seconds: Seconds = 10.0,
+    json_: Annotated[bool, typer.Option("--json", help="With one file as --out: print plain data, no table.")] = False,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
 ) -> None:
@@ -126,9 +129,13 @@ def lift(
         from posegrid.orchestration.tracking import Tracking
 
         found = find_model(model, lambda: Tracking.existing(address_of_runs))
-        _tell(lift_sources(found, sources, out, reading, choices, progress=_LiftingLines()))
+        lifted = lift_sources(found, sources, out, reading, choices, progress=None if json_ else _LiftingLines())
+        if json_:
+            say(json.dumps(asdict(lifted), indent=1, default=str))
+        else:
+            _tell(lifted)
         if animate is not None:
-            draw(out, animate, video, person, start, seconds)
+            draw(out, animate, video, person, start, seconds, told=not json_)
         return
     _lift_folder(jobs_for(model, address_of_runs, sources, out, reading, choices), workers, address)
 
@@ -146,9 +153,11 @@ def animate(
     draw(poses, out, video, person, start, seconds)
 
 
-def draw(poses: Path, out: Path, video: str | None, person: str | None, start: float, seconds: float) -> None:
-    """Write a drawing of a pose file and say what it shows. Raises ValueError as `read_poses` and `write_drawing` "
-    "do."""
+def draw(
+    poses: Path, out: Path, video: str | None, person: str | None, start: float, seconds: float, *, told: bool = True
+) -> None:
+    """Write a drawing of a pose file and say what it shows if `told`. Raises ValueError as `read_poses` and
+    `write_drawing` do."""
     from posegrid.datasets.keypoints.pose_files import read_about, read_poses
     from posegrid.experiments.drawing.drawings import write_drawing
 
@@ -160,7 +169,8 @@ def draw(poses: Path, out: Path, video: str | None, person: str | None, start: f
     clip = read_poses(poses, video, person, first, max(round(seconds * rate), 1) if seconds else None)
     frames = write_drawing(clip, out)
     numbers = clip.rows.frame
-    say(f"{out}: {clip.video}, person {clip.person}, frames {numbers[0]} to {numbers[-1]}, {frames} drawn")
+    if told:
+        say(f"{out}: {clip.video}, person {clip.person}, frames {numbers[0]} to {numbers[-1]}, {frames} drawn")
 
 
 def _check_animation(file: Path, one_file: bool) -> None:

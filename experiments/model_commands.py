@@ -26,8 +26,6 @@ def package(run: Run, home: Home = Path("runs"), tracking: TrackingUri = None, j
     """Log a trained model as a model of MLflow in its run: mlflow.pyfunc.load_model and `mlflow models serve` take it.
 
     Repeated for the same model and sources, it finds what is there.
-
-    Example: posegrid package "mixste_27 on none"
     """
     packaged, opened = _packaged(run, home, tracking)
     if json_:
@@ -50,8 +48,6 @@ def register(
     """Register a trained model in MLflow under a name, with an alias if one is given; `package` comes first by itself.
 
     `posegrid lift --model models:/NAME@ALIAS` then takes it.
-
-    Example: posegrid register "mixste_27 on none" --name lifter --alias champion
     """
     from posegrid.orchestration.model_registry import register
 

@@ -46,10 +46,7 @@ def reproduce(
     ] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the list as plain data.")] = False,
 ) -> None:
-    """Make the rows of a published table again: scaled down anywhere, or by the paper's full commands.
-
-    Example: posegrid reproduce diffhpe-table4 --scale small
-    """
+    """Make the rows of a published table again: scaled down anywhere, or by the paper's full commands."""
     from posegrid.experiments.reproductions import table_named, tables
 
     if table is None:
