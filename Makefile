@@ -53,7 +53,14 @@ wheel: setup ## build the wheel that cluster nodes install, with its constraints
 	rm -rf dist && $(BIN)/python -m build --wheel --outdir dist .
 	cp constraints.txt dist/
 
+docs: setup ## API reference from the docstrings, in docs/
+	$(BIN)/pdoc --docformat markdown --output-directory docs posegrid.datasets.store posegrid.datasets.schema posegrid.datasets.skeletons \
+		posegrid.datasets.windows posegrid.datasets.keypoints.pose_files posegrid.models.interface posegrid.models.registry \
+		posegrid.orchestration.settings posegrid.orchestration.own_keypoints posegrid.orchestration.served_model \
+		posegrid.orchestration.model_registry posegrid.orchestration.tracking posegrid.orchestration.loop \
+		posegrid.experiments.catalogue posegrid.experiments.planning posegrid.experiments.reproductions
+
 ui: setup ## open the results at http://127.0.0.1:5000
 	$(POSEGRID) ui --home $(HOME_FOLDER)
 
-.PHONY: help setup demo test test-unit test-cluster test-cloud check wheel ui
+.PHONY: help setup demo test test-unit test-cluster test-cloud check wheel docs ui
