@@ -56,7 +56,9 @@ def test_killed_trials_continue_and_hopeless_ones_end_once(tmp_path: Path) -> No
             said += line
             if kill and "epoch" in line:
                 kill = False
-                for pid in trial_processes(process.pid):
+                found = trial_processes(process.pid)
+                assert found
+                for pid in found:
                     os.kill(pid, signal.SIGKILL)
         assert process.wait(timeout=300) == 1, said  # one of the two diverges
         tracking = Tracking(sqlite_uri(tmp_path / home / "mlflow.db"))
@@ -77,15 +79,18 @@ def test_killed_trials_continue_and_hopeless_ones_end_once(tmp_path: Path) -> No
 
 def trial_processes(command: int) -> list[int]:
     """Processes of trials of the Ray that a command has started: they carry the trial's function in their name."""
-    found = []
+    parents, trials = {}, []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         try:
-            session = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[3])
-            name = (folder / "cmdline").read_bytes().split(b"\0")[0]
-        except (OSError, ValueError):
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            if (folder / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc"):
+                trials.append(int(folder.name))
+        except OSError:  # it has just ended
             continue
-        if session == command and name.startswith(b"ray::ImplicitFunc"):
-            found.append(int(folder.name))
-    return found
+
+    def below(pid: int) -> bool:
+        return pid == command or (pid in parents and below(parents[pid]))
+
+    return [pid for pid in trials if below(pid)]
