@@ -23,7 +23,7 @@ REFUSED_S = 30.0
 """Seconds to go on asking a server that answers, but with an error of its own: a full disk rarely passes by itself."""
 _TELL_EVERY_S = 60.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-_FULL_WORDS = (
+_FULL_WORDS: tuple[str, ...] = (
     "no space left",
     "disk is full",
     "disk quota",
