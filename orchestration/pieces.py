@@ -184,7 +184,7 @@ class Pieces:
         said = (
             f"training of {self._settings.name} ran out of memory with {now} windows of {self._settings.data.frames} "
             f"frames at once (training.batch = {training.batch}, {world} worker(s), compute.micro_batch = "
-            f"{self._settings.compute.micro_batch}): {' '.join(told.split())[:300]} "
+            f"{self._settings.compute.micro_batch}): {' '.join(told.split())[:300].rstrip('.')}. "
         )
         if not self._model.splits:
             return said + (

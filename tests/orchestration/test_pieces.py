@@ -102,7 +102,7 @@ def test_running_out_of_memory_says_what_would_fit(
     fits(limit)
     said = (
         rf"tiny ran out of memory with {tried} windows of 9 frames at once \(training.batch = 8, 1 worker\(s\).*"
-        rf"tried to allocate 2 GiB .*half of what failed.* {tried // 2} windows at once should fit: "
+        rf"tried to allocate 2 GiB\. .*half of what failed.* {tried // 2} windows at once should fit: "
         rf"--set compute.micro_batch={tried // 2} "
     )
     with pytest.raises(BatchTooLargeError, match=said):
