@@ -35,8 +35,10 @@ class Config:
 
     conditioning: Literal["keypoints", "image"] = "keypoints"
     """What the network reads beside the tokens. "keypoints": a token per joint, of its coordinates and whether it is
-    visible; no published setting. "image": a token per patch of the person's crop, from an encoder that is trained
-    along, where the published one is a frozen ViTPose."""
+    visible; no published setting. "image": a token per patch of the person's crop, from an image encoder."""
+    frozen_encoder: bool = False
+    """With images: the encoder keeps the weights that training starts from, those of a ViTPose as published (a recipe's
+    [initial] with part = "encoder"). False: it is trained along."""
     condition_width: int = 768
     """Width E of the condition's tokens; 768 are those of ViTPose-B."""
     encoder_depth: int = 12
@@ -80,6 +82,11 @@ class Config:
                 raise ValueError(f"di2pose: {name} is {getattr(self, name)}; it must be at least 1. Raise it.")
         if self.auxiliary < 0:
             raise ValueError(f"di2pose: auxiliary is {self.auxiliary}; it must be at least 0. Raise it.")
+        if self.frozen_encoder and self.conditioning != "image":
+            raise ValueError(
+                f'di2pose: frozen_encoder = true with conditioning = "{self.conditioning}", which has no image '
+                'encoder. Allowed with conditioning = "image": set it, or leave frozen_encoder out.'
+            )
         proportional(self.steps, self.occluded)  # refuses what is no schedule
         if self.conditioning == "image":
             encoding(self)  # refuses what is no encoder
@@ -124,10 +131,10 @@ class KeypointCondition(nn.Module):
 class ImageCondition(nn.Module):
     """Crops as M tokens, one per patch."""
 
-    def __init__(self, size: Encoding, pose: PoseShape):
+    def __init__(self, size: Encoding, pose: PoseShape, *, frozen: bool):
         super().__init__()
         self.pose = pose
-        self.encoder = VisionTransformer(size)
+        self.encoder = VisionTransformer(size).requires_grad_(not frozen)
 
     def forward(self, batch: Batch) -> Tensor:
         """(P, M, E)."""
@@ -149,7 +156,7 @@ class Di2Pose(Lifter):
         self.condition: nn.Module = (
             KeypointCondition(pose.joints, config.condition_width)
             if config.conditioning == "keypoints"
-            else ImageCondition(encoding(config), pose)
+            else ImageCondition(encoding(config), pose, frozen=config.frozen_encoder)
         )
         self.transformer = TokenTransformer(
             conditioner.tokens,

@@ -101,6 +101,11 @@ def vitpose_weights(encoder: VisionTransformer, checkpoint: Mapping[str, Any]) -
     return from_official(encoder, weights)
 
 
+def encoder_of(model: nn.Module) -> VisionTransformer | None:
+    """The image encoder inside a model; None if it has none."""
+    return next((part for part in model.modules() if isinstance(part, VisionTransformer)), None)
+
+
 def require_images(batch: Batch, pose: PoseShape, size: Encoding, model: str) -> Tensor:
     """The crops (P, height, width, 3) of a batch. Raises ValueError if there are none or they have another size."""
     expected = (len(batch.keypoints), pose.frames, size.height, size.width_px, 3)

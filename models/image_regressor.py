@@ -32,6 +32,8 @@ class Config:
     """Number of blocks of the encoder."""
     heads: int = 3
     """Attention heads, which share the width."""
+    frozen_encoder: bool = False
+    """The encoder keeps the weights that training starts from (a recipe's [initial] with part = "encoder")."""
 
     def __post_init__(self) -> None:
         encoding(self)
@@ -39,7 +41,7 @@ class Config:
 
 def encoding(config: Config) -> Encoding:
     """Size of the encoder."""
-    return Encoding(**vars(config))
+    return Encoding(**{key: value for key, value in vars(config).items() if key != "frozen_encoder"})
 
 
 def crop_size(config: Config) -> tuple[int, int]:
@@ -56,7 +58,7 @@ class ImageRegressor(Lifter):
         super().__init__()
         self.config = config
         self.pose = pose
-        self.encoder = VisionTransformer(encoding(config))
+        self.encoder = VisionTransformer(encoding(config)).requires_grad_(not config.frozen_encoder)
         self.joint = nn.Parameter(torch.randn(pose.joints, config.width) * 0.02)
         self.query_norm = nn.LayerNorm(config.width)
         self.read = CrossAttention(config.width, config.width, config.heads)

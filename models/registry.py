@@ -9,9 +9,12 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from posegrid.models.interface import Lifter, PoseShape
+
+if TYPE_CHECKING:
+    from posegrid.models.image_encoder import Encoding
 
 
 @cache
@@ -48,6 +51,11 @@ def crop_size(name: str, config: Any) -> tuple[int, int] | None:
     """Height and width in pixels of the person crops (`Batch.images`) that a model reads; None if it reads none."""
     decide = getattr(_module(name), "crop_size", None)
     return decide(config) if decide else None
+
+
+def image_encoding(name: str, config: Any) -> "Encoding | None":
+    """Size of the image encoder of a model; None if it reads no crops."""
+    return _module(name).encoding(config) if crop_size(name, config) else None
 
 
 def reads_errors(name: str, config: Any) -> bool:

@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from posegrid.datasets.options import from_values
 from posegrid.datasets.store import Store
+from posegrid.models.image_encoder import VisionTransformer, encoder_of, vitpose_weights
 from posegrid.models.interface import Lifter
-from posegrid.orchestration import checkpoint
+from posegrid.models.registry import config_class, image_encoding
+from posegrid.orchestration import checkpoint, released_files
 from posegrid.orchestration.batches import pose_shape
+from posegrid.orchestration.recipe_tables import InitialSettings
 from posegrid.orchestration.settings import Settings
 from posegrid.orchestration.tracking import Tracking
 
@@ -39,6 +44,8 @@ def with_initial(settings: Settings, store: Store, tracking: Callable[[], Tracki
             f"{where} is empty: this recipe starts from the weights of another run. Give its run id or a model file "
             "(model.pt): --set initial.source=RUN, or --from RUN with `posegrid train`."
         )
+    if initial.part == "encoder":
+        return replace(settings, initial=_of_encoder(settings, where))
     if settings.conditioner is not None:
         raise ValueError(
             f"{where}: this model holds a frozen conditioner, which other weights would replace. Allowed for recipes "
@@ -77,14 +84,54 @@ def load_initial(model: Lifter, settings: Settings, tracking: Tracking) -> None:
     """Load the initial weights into a fresh model. Raises ValueError if they changed since the run was planned."""
     initial = settings.initial
     assert initial is not None
-    with _model_file(initial.source, tracking) as file:
-        weights = checkpoint.load_model(file)[0].state_dict()
+    encoder = encoder_of(model) if initial.part == "encoder" else None
+    if encoder is not None:
+        weights = _encoder_weights(encoder, initial.source)
+    else:
+        with _model_file(initial.source, tracking) as file:
+            weights = checkpoint.load_model(file)[0].state_dict()
     if digest(weights) != initial.digest:
         raise ValueError(
             f"initial.source = {initial.source} (recipe {settings.name}) holds other weights on this worker than when "
             "the run was planned. Give every node the same file, and repeat the command if it was meant to change."
         )
-    checkpoint.load_weights(model, weights, initial.source)
+    if encoder is not None:
+        encoder.load_state_dict(weights)
+    else:
+        checkpoint.load_weights(model, weights, initial.source)
+
+
+def _of_encoder(settings: Settings, where: str) -> InitialSettings:
+    """[initial] of a recipe whose image encoder starts from a released ViTPose, with what identifies its weights.
+
+    Raises ValueError if the model has no image encoder, or the file is missing, unsafe or of another size.
+    """
+    initial, name = settings.initial, settings.model["name"]
+    assert initial is not None
+    values = {key: value for key, value in settings.model.items() if key != "name"}
+    size = image_encoding(name, from_values(config_class(name), values, f"recipe {settings.name}, table [model]"))
+    if size is None:
+        raise ValueError(
+            f'{where} has part = "encoder", but model {name} as configured reads no pictures. Allowed for models with '
+            'an image encoder: leave part out, or choose such a model (di2pose with conditioning = "image").'
+        )
+    source = str(Path(initial.source).resolve())
+    try:
+        with torch.device("meta"):
+            empty = VisionTransformer(size)
+        weights = _encoder_weights(empty, source)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return replace(initial, source=source, digest=digest(weights))
+
+
+def _encoder_weights(encoder: VisionTransformer, source: str) -> dict[str, Tensor]:
+    """State dict of an encoder from a released checkpoint. Raises ValueError."""
+    released_files.sha256(Path(source))  # refuses a file that is not there
+    content = released_files.read_released(Path(source))
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source} holds {type(content).__name__}; expected are the weights of a ViTPose (PyTorch).")
+    return vitpose_weights(encoder, content)
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:

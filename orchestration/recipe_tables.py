@@ -299,10 +299,16 @@ class InitialSettings:
 
     source: str
     """Run id of a trained run, or path of a model file (model.pt) that all nodes read."""
+    part: str = ""
+    """Empty: the whole network. "encoder": the image encoder alone; the source is then a checkpoint of a ViTPose as its
+    authors released it, a file that all nodes read."""
     digest: str = ""
     """sha256 of the weights, which identifies them; filled in by the plan."""
     key: str = ""
     """Training fingerprint of the run they come from, empty for a file; filled in by the plan."""
+
+    def __post_init__(self) -> None:
+        _one_of("part", self.part, ("", "encoder"))
 
 
 def _positive(name: str, value: int) -> None:

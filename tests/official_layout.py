@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from posegrid.models.image_encoder import Encoding
 from posegrid.models.official_names import official_name
 
 
@@ -94,3 +95,30 @@ def uplift_layers(released: dict[str, Tensor]) -> dict[str, list[tuple[str, Tens
             layers.setdefault(layer, []).append((f"{layer}/{place.replace('.', '/')}:0", value))
     assert sum(map(len, layers.values())) == len(released)
     return layers
+
+
+def vitpose(size: Encoding, seed: int = 0) -> dict[str, torch.Tensor]:
+    """A state dict with the names and shapes of a released ViTPose, head included."""
+    width, hidden = size.width, 4 * size.width
+    patches = size.height * size.width_px // size.patch**2
+    shapes = {
+        "patch_embed.proj.weight": (width, 3, size.patch, size.patch),
+        "patch_embed.proj.bias": (width,),
+        "pos_embed": (1, patches + 1, width),
+        "last_norm.weight": (width,),
+        "last_norm.bias": (width,),
+    }
+    for block in range(size.depth):
+        for part, (rows, columns) in {
+            "attn.qkv": (3 * width, width),
+            "attn.proj": (width, width),
+            "mlp.fc1": (hidden, width),
+            "mlp.fc2": (width, hidden),
+        }.items():
+            shapes[f"blocks.{block}.{part}.weight"] = (rows, columns)
+            shapes[f"blocks.{block}.{part}.bias"] = (rows,)
+        for part in ("norm1", "norm2"):
+            shapes[f"blocks.{block}.{part}.weight"] = shapes[f"blocks.{block}.{part}.bias"] = (width,)
+    generator = torch.Generator().manual_seed(seed)
+    weights = {f"backbone.{key}": torch.randn(shape, generator=generator) * 0.3 for key, shape in shapes.items()}
+    return {**weights, "keypoint_head.final_layer.weight": torch.zeros(17, 4)}

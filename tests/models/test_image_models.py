@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from official_layout import vitpose
 from torch.nn import functional as F
 
 from posegrid.models import di2pose, di2pose_tokens, image_regressor
@@ -11,33 +12,6 @@ from posegrid.models.image_encoder import DEVIATION, MEAN, Encoding, VisionTrans
 from posegrid.models.registry import crop_size
 
 SMALL = Encoding(height=32, width_px=24, patch=8, width=12, depth=2, heads=3)
-
-
-def vitpose(size: Encoding, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A state dict with the names and shapes of a released ViTPose, head included."""
-    width, hidden = size.width, 4 * size.width
-    patches = size.height * size.width_px // size.patch**2
-    shapes = {
-        "patch_embed.proj.weight": (width, 3, size.patch, size.patch),
-        "patch_embed.proj.bias": (width,),
-        "pos_embed": (1, patches + 1, width),
-        "last_norm.weight": (width,),
-        "last_norm.bias": (width,),
-    }
-    for block in range(size.depth):
-        for part, (rows, columns) in {
-            "attn.qkv": (3 * width, width),
-            "attn.proj": (width, width),
-            "mlp.fc1": (hidden, width),
-            "mlp.fc2": (width, hidden),
-        }.items():
-            shapes[f"blocks.{block}.{part}.weight"] = (rows, columns)
-            shapes[f"blocks.{block}.{part}.bias"] = (rows,)
-        for part in ("norm1", "norm2"):
-            shapes[f"blocks.{block}.{part}.weight"] = shapes[f"blocks.{block}.{part}.bias"] = (width,)
-    generator = torch.Generator().manual_seed(seed)
-    weights = {f"backbone.{key}": torch.randn(shape, generator=generator) * 0.3 for key, shape in shapes.items()}
-    return {**weights, "keypoint_head.final_layer.weight": torch.zeros(17, 4)}
 
 
 def by_hand(weights: dict[str, torch.Tensor], images: torch.Tensor, size: Encoding) -> torch.Tensor:

@@ -475,7 +475,7 @@ def test_driver_waits_for_nothing_that_trains(
     faulty.before = away
     began = time.monotonic()
     assert stages.suggest("b") is None
-    follow.on_trial_complete(0, [], SimpleNamespace(config=first))  # type: ignore[arg-type]
+    follow.on_trial_complete(0, [], SimpleNamespace(config=first, last_result={}))  # type: ignore[arg-type]
     now[0] += 3600
     assert stages.suggest("b") is None  # the first one is still being trained
     follow.on_step_end(1, [])

@@ -128,6 +128,8 @@ def test_killed_study_continues_and_ends_like_an_undisturbed_one(
     runner(toy_store, undisturbed, lifter_settings, wrapper_settings, tmp_path / "other state")()
     reference = undisturbed.trials()
     for key, trial in killed.items():
-        same = {name: value for name, value in trial.metrics.items() if not name.startswith("time/")}
-        wanted = {name: value for name, value in reference[key].metrics.items() if not name.startswith("time/")}
+        same = {name: value for name, value in trial.metrics.items() if not name.startswith(("time/", "cost/"))}
+        wanted = {
+            name: value for name, value in reference[key].metrics.items() if not name.startswith(("time/", "cost/"))
+        }
         assert same == wanted
