@@ -24,7 +24,7 @@ from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ParamSchema, ParamSpec, Schema, TensorSpec
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema, TensorSpec
 
 from posegrid.orchestration.preflight import source_digest
 from posegrid.orchestration.served_model import KEYPOINTS, NUMBERS, ServedModel
@@ -175,7 +175,7 @@ def _logged(client: MlflowClient, run_id: str) -> Iterator[LoggedModel]:
 
 def _signature(served: ServedModel) -> ModelSignature:
     joints = len(served.about()["joints"])
-    outputs = [TensorSpec(np.dtype("float32"), (-1, joints, 3), "poses_mm")]
+    outputs: list[ColSpec | TensorSpec] = [TensorSpec(np.dtype("float32"), (-1, joints, 3), "poses_mm")]
     outputs.append(TensorSpec(np.dtype("bool"), (-1, joints), "visible"))
     if served.found.model.chain is not None:
         outputs.append(TensorSpec(np.dtype("float32"), (-1, joints), "spread_mm"))
