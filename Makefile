@@ -28,9 +28,12 @@ else
 	$(POSEGRID) grid demo --data data/cmu --home $(HOME_FOLDER)
 endif
 
-test: setup ## all tests, with those that start Ray on this machine
-	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope
+test: setup ## all tests but the slow ones, with those that start Ray on this machine
+	$(BIN)/python -m pytest -m "$(HERE) and not slow" --numprocesses 3 --dist loadscope
 	$(BIN)/python -m pytest -m ray
+
+test-slow: setup ## the slow tests: every model overfits, exports, compiles; kills at random
+	$(BIN)/python -m pytest -m "$(HERE) and slow" --numprocesses 3 --dist loadscope
 
 test-unit: setup ## tests that need no Ray
 	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope
@@ -63,4 +66,4 @@ docs: setup ## API reference from the docstrings, in docs/
 ui: setup ## open the results at http://127.0.0.1:5000
 	$(POSEGRID) ui --home $(HOME_FOLDER)
 
-.PHONY: help setup demo test test-unit test-cluster test-cloud check wheel docs ui
+.PHONY: help setup demo test test-slow test-unit test-cluster test-cloud check wheel docs ui

@@ -345,6 +345,7 @@ def test_mistakes(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.slow
 def test_program_runs_without_posegrid(
     home: Path, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def test_gradient_reaches_every_trainable_weight(case, pose, batch_of, shaken):
     assert bool(frozen) == case.conditioned
 
 
+@pytest.mark.slow
 def test_overfits_eight_windows(case, shape_of, batch_of):
     pose = shape_of(case.overfit_frames)
     model = case.build(pose).train()
@@ -184,6 +185,7 @@ def test_the_loss_compares_the_frames_that_are_lifted(case, pose, batch_of, shak
     assert compared == (list(range(pose.frames)) if all_frames else [model.output_frame])
 
 
+@pytest.mark.slow
 def test_exported_program_lifts_the_same(case, pose, batch_of, shaken):
     """Any number of windows, also one; visibility is an input if and only if the model reads it."""
     model = shaken(case.build(pose)).eval()

@@ -62,6 +62,7 @@ def test_claims_of_low_precision_hold(name, cases, shape_of, batch_of, shaken):
     assert lifter_class(name).low_precision == all(passes), found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in model_names() if lifter_class(name).compiles])
 def test_claims_to_compile_hold(name, cases, shape_of, batch_of, shaken):
     """The step is one graph, with its gradient; kernels are not generated, which takes minutes."""
