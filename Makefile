@@ -30,10 +30,11 @@ endif
 
 test: setup ## all tests but the slow ones, with those that start Ray on this machine
 	$(BIN)/python -m pytest -m "$(HERE) and not slow" --numprocesses 3 --dist loadscope
-	$(BIN)/python -m pytest -m ray
+	$(BIN)/python -m pytest -m "ray and not slow"
 
-test-slow: setup ## the slow tests: every model overfits, exports, compiles; kills at random
+test-slow: setup ## the slow tests: every model overfits, exports, compiles; kills at random; more of Ray
 	$(BIN)/python -m pytest -m "$(HERE) and slow" --numprocesses 3 --dist loadscope
+	$(BIN)/python -m pytest -m "ray and slow"
 
 test-unit: setup ## tests that need no Ray
 	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope

@@ -148,6 +148,7 @@ def test_two_workers_give_the_curve_and_metrics_of_one(folder: Path, undisturbed
         assert {key: trial.metrics[key] for key in tested} == pytest.approx(tested, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_is_only_scored_anew_is_not_trained(folder: Path, undisturbed: dict[str, Trial]) -> None:
     assert "2 stages, 1 done, 1 to run" in run(folder, "one", "chain", "--set", "lifter:evaluation.every=2")
     after = results(folder, "one")["lifter on leg_run"]

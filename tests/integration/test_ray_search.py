@@ -11,7 +11,7 @@ import toy
 
 from posegrid.orchestration.tracking import DIVERGED, Tracking, sqlite_uri
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 RECIPE = """
 [model]
