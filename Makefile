@@ -32,9 +32,11 @@ test: setup ## all tests but the slow ones, with those that start Ray on this ma
 	$(BIN)/python -m pytest -m "$(HERE) and not slow" --numprocesses 3 --dist loadscope
 	$(BIN)/python -m pytest -m "ray and not slow"
 
-test-slow: setup ## the slow tests: every model overfits, exports, compiles; kills at random; more of Ray
+test-slow: setup ## the slow tests without Ray: every model overfits, exports, compiles; kills at random
 	$(BIN)/python -m pytest -m "$(HERE) and slow" --numprocesses 3 --dist loadscope
-	$(BIN)/python -m pytest -m "ray and slow"
+
+test-ray: setup ## all tests that start Ray, also the slow ones
+	$(BIN)/python -m pytest -m ray
 
 test-unit: setup ## tests that need no Ray
 	$(BIN)/python -m pytest -m "$(HERE)" --numprocesses 3 --dist loadscope
@@ -67,4 +69,4 @@ docs: setup ## API reference from the docstrings, in docs/
 ui: setup ## open the results at http://127.0.0.1:5000
 	$(POSEGRID) ui --home $(HOME_FOLDER)
 
-.PHONY: help setup demo test test-slow test-unit test-cluster test-cloud check wheel docs ui
+.PHONY: help setup demo test test-slow test-ray test-unit test-cluster test-cloud check wheel docs ui
