@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def _unlike(stages: list[Stage]) -> list[Stage]:
     for stage in stages:
         training = replace(stage.settings.training, seed=0, lr=1.0, weight_decay=0.0, epochs=1)
         same = replace(stage.settings, training=training, upstream=None, upstream_key="", initial=None)
-        found.setdefault(json.dumps([asdict(same), list(stage.patterns)], sort_keys=True), stage)
+        found.setdefault(json.dumps([same.plain(), stage.patterns], sort_keys=True), stage)
     return list(found.values())
 
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from posegrid.datasets.occlusions.registry import occlusion_config
-from posegrid.datasets.options import from_values
+from posegrid.datasets.options import from_values, to_values
 from posegrid.models.registry import config_class, lifter_class, needs_conditioner, reads_errors
 from posegrid.orchestration.recipe_tables import (
     ComputeSettings,
@@ -44,7 +44,7 @@ class Settings:
 
     def plain(self) -> dict[str, Any]:
         """As plain data; `Settings.from_plain` is the inverse."""
-        return json.loads(json.dumps(asdict(self)))
+        return to_values(self)
 
     @classmethod
     def from_plain(cls, values: dict[str, Any], where: str = "stored settings") -> "Settings":
@@ -118,11 +118,11 @@ def fingerprint(plain: Any) -> str:
 @lru_cache(maxsize=1024)  # the stages of a study are scored alike
 def _evaluation_fingerprint(evaluation: EvaluationSettings, cut: DataSettings, pattern: str, data_hash: str) -> str:
     """`Settings.evaluation_fingerprint` of a pattern as JSON."""
-    data = asdict(cut)
+    data = to_values(cut)
     data.pop("leave_out")  # of training subjects
     data.pop("cameras")  # of training windows
     data.pop("images")  # where files lie
-    scoring = asdict(evaluation)
+    scoring = to_values(evaluation)
     for key, usual in (("aggregation", "mean"), ("sampler", None), ("steps", None), ("eta", None), ("shift", 0)):
         if scoring[key] == usual:  # runs scored before the key existed keep their fingerprints
             scoring.pop(key)
@@ -143,6 +143,13 @@ def occlusion_values(pattern: str | dict[str, Any], where: str) -> dict[str, Any
 
 def occlusion_label(occlusion: dict[str, Any]) -> str:
     """Short name of a resolved pattern; values other than the defaults are added, so that labels are unique."""
+    return _occlusion_label(json.dumps(occlusion))
+
+
+@lru_cache(maxsize=1024)  # a plan asks for each of its few patterns many thousand times
+def _occlusion_label(pattern: str) -> str:
+    """`occlusion_label` of a pattern as JSON."""
+    occlusion = json.loads(pattern)
     name = occlusion["pattern"]
     default = occlusion_values(name, "default")
     default.pop("pattern")
@@ -153,7 +160,7 @@ def occlusion_label(occlusion: dict[str, Any]) -> str:
 
 
 def _model_values(name: str, values: dict[str, Any], where: str) -> dict[str, Any]:
-    return asdict(from_values(config_class(name), values, where))
+    return to_values(from_values(config_class(name), values, where))
 
 
 def _check_conditioner(model: dict[str, Any], conditioner: ConditionerSettings | None, where: str) -> None:
@@ -179,7 +186,7 @@ def _check_conditioner(model: dict[str, Any], conditioner: ConditionerSettings |
 
 def _occlusion_values(name: str, values: dict[str, Any], where: str) -> dict[str, Any]:
     try:
-        return asdict(occlusion_config(name, values))
+        return to_values(occlusion_config(name, values))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -188,4 +195,4 @@ def _named(table: dict[str, Any], key: str, where: str, resolve: Any) -> dict[st
     if not isinstance(table.get(key), str):
         raise ValueError(f'{where} lacks the key "{key}" (a name).')
     values = {name: value for name, value in table.items() if name != key}
-    return json.loads(json.dumps({key: table[key], **resolve(table[key], values, where)}))
+    return to_values({key: table[key], **resolve(table[key], values, where)})

@@ -1,11 +1,12 @@
 """Options: plain values become configurations, mistakes are named with their place."""
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import pytest
 
-from posegrid.datasets.options import from_values
+from posegrid.datasets.options import from_values, to_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +58,14 @@ def test_values_are_converted() -> None:
 def test_mistakes_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         from_values(Outer, values, "here")
+
+
+def test_values_of_a_configuration_are_those_of_its_json_and_new_ones() -> None:
+    built = Outer(
+        count=2, names=("p",), mixed=("n", {"k": [1, {"l": (2, 3)}]}), maybe=Inner(), several=(Inner(rate=0.1),)
+    )
+    values = to_values(built)
+    assert values == json.loads(json.dumps(asdict(built)))
+    values["mixed"][1]["k"].append(4)
+    assert built.mixed[1] == {"k": [1, {"l": (2, 3)}]}
+    assert from_values(Outer, to_values(built), "here").several == built.several
