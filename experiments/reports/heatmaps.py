@@ -11,7 +11,7 @@ def comparison(baseline: str, other: str, first: Matrix, second: Matrix, unit: s
     """Three panels with one colour scale for both members and a diverging one, centred at zero, for the difference."""
     difference = second.minus(first)
     size = max(len(first.columns), len(first.rows))
-    figure = Figure(figsize=(4.2 + 2.6 * size, 2.2 + 0.8 * size), layout="constrained")
+    figure = Figure(figsize=(4.2 + 2.6 * size, 1.6 + 0.72 * size), layout="constrained")
     axes = figure.subplots(1, 3)
     values = np.concatenate([first.mean.ravel(), second.mean.ravel()])
     low, high = np.nanmin(values), np.nanmax(values)

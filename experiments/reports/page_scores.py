@@ -24,6 +24,7 @@ def headline(found: Evidence) -> Section:
         "Action-wise means: the mean over the actions of the mean over the frames of each. Under a mean stands its "
         "standard deviation over seeds, where there are several, and in brackets the 95 % interval over the recordings "
         "of the test split. The lowest value of a column is bold.",
+        "Where no column says otherwise, a model was trained on the pattern that it is tested on.",
         *_unlike(found),
     ]
     tables = [(f"Tested on {tested}; {protocol}", [_model_table(found, rows)]) for tested, protocol, rows in blocks]

@@ -14,7 +14,10 @@ from posegrid.datasets.skeletons import Skeleton
 from posegrid.experiments.drawing.palette import SIDES, TRUTH, hidden_words, sides_of
 from posegrid.experiments.drawing.viewer import page
 
-_SIZE, _GAP = 190.0, 14.0
+_WIDE, _TALL, _GAP = 140.0, 190.0, 14.0
+"""A panel, which people fill better upright than a square one, and the space between panels."""
+_TOP = 20.0
+"""Above the panels, for their titles."""
 _VIEWS = (("front", 0), ("side", 2))
 """View and the axis of the camera that runs across."""
 NAMES = ("best", "median", "worst")
@@ -102,34 +105,41 @@ def _key_entry(drawing: str, name: str) -> Markup:
 def _panels(
     keypoints: np.ndarray, visible: np.ndarray, predicted: np.ndarray, target: np.ndarray, skeleton: Skeleton
 ) -> Markup:
-    parts = [_title(0, "input"), *_pose(_placed(keypoints[visible], keypoints, 0), visible, skeleton, guessed=False)]
+    seen = keypoints[visible]
+    scale = _scale(np.ptp(seen, axis=0)) if len(seen) else 1.0
+    parts = [_title(0, "input"), *_pose(_placed(seen, keypoints, 0, scale), visible, skeleton, guessed=False)]
     truth, pose = target - target[skeleton.root], predicted - predicted[skeleton.root]
     # one scale for both views, so that a person is as tall in the one as in the other
     everything = np.concatenate([truth, pose])
-    reach = float(np.ptp(everything, axis=0).max())
+    reach = np.ptp(everything, axis=0)
+    scale = _scale(np.array([max(reach[0], reach[2]), reach[1]]))
     for number, (view, across) in enumerate(_VIEWS, start=1):
         axes = [across, 1]
         frame = everything[:, axes]
         parts.append(_title(number, view))
-        parts += _bones(_placed(frame, truth[:, axes], number, reach), skeleton, TRUTH, "5 3", 1.5)
-        parts += _pose(_placed(frame, pose[:, axes], number, reach), visible, skeleton, guessed=True)
+        parts += _bones(_placed(frame, truth[:, axes], number, scale), skeleton, TRUTH, "5 3", 1.5)
+        parts += _pose(_placed(frame, pose[:, axes], number, scale), visible, skeleton, guessed=True)
         if number == 1:
-            parts.append(_ruler(number, reach))
-    width = 3 * _SIZE + 2 * _GAP
+            parts.append(_ruler(number, scale))
+    width = 3 * _WIDE + 2 * _GAP
     return Markup(
-        f'<svg class="pose" viewBox="0 0 {width:g} {_SIZE + 16:g}" role="img" aria-label="2D input and 3D pose">'
+        f'<svg class="pose" viewBox="0 0 {width:g} {_TOP + _TALL:g}" role="img" aria-label="2D input and 3D pose">'
         + "".join(parts)
         + "</svg>"
     )
 
 
-def _placed(frame: np.ndarray, points: np.ndarray, number: int, reach: float = 0.0) -> np.ndarray:
-    """Points (n, 2) on panel `number`, so that those of `frame` fill it, or `reach` does."""
+def _scale(reach: np.ndarray) -> float:
+    """Drawn units for one of the pose, so that what reaches so far (across, down) fills a panel."""
+    return float(((np.array([_WIDE, _TALL]) - 24) / np.maximum(reach, 1e-6)).min())
+
+
+def _placed(frame: np.ndarray, points: np.ndarray, number: int, scale: float) -> np.ndarray:
+    """Points (n, 2) on panel `number`, with the middle of `frame` in its middle."""
     if not len(frame):
         return np.full((len(points), 2), np.nan)
-    low, high = frame.min(axis=0), frame.max(axis=0)
-    scale = (_SIZE - 24) / max(reach or float((high - low).max()), 1e-6)
-    return (points - (low + high) / 2) * scale + [number * (_SIZE + _GAP) + _SIZE / 2, _SIZE / 2 + 16]
+    middle = (frame.min(axis=0) + frame.max(axis=0)) / 2
+    return (points - middle) * scale + [number * (_WIDE + _GAP) + _WIDE / 2, _TOP + _TALL / 2]
 
 
 def _pose(points: np.ndarray, visible: np.ndarray, skeleton: Skeleton, *, guessed: bool) -> list[str]:
@@ -164,13 +174,13 @@ def _stroke(first: np.ndarray, last: np.ndarray, colour: str, dash: str, width: 
 
 
 def _title(number: int, words: str) -> str:
-    return f'<text x="{number * (_SIZE + _GAP) + _SIZE / 2:.1f}" y="11" text-anchor="middle">{words}</text>'
+    return f'<text x="{number * (_WIDE + _GAP) + _WIDE / 2:.1f}" y="14" text-anchor="middle">{words}</text>'
 
 
-def _ruler(number: int, reach: float) -> str:
+def _ruler(number: int, scale: float) -> str:
     """A line of half a metre."""
-    length = 0.5 * (_SIZE - 24) / max(reach, 1e-6)
-    left, at = number * (_SIZE + _GAP) + _SIZE + _GAP / 2 - length / 2, _SIZE + 12
+    length = 0.5 * scale
+    left, at = number * (_WIDE + _GAP) + _WIDE + _GAP / 2 - length / 2, _TOP + _TALL - 4
     return (
         f'<line x1="{left:.1f}" y1="{at:g}" x2="{left + length:.1f}" y2="{at:g}" stroke="#333333" stroke-width="1.5"/>'
         f'<text x="{left + length / 2:.1f}" y="{at - 4:g}" text-anchor="middle">0.5 m</text>'
