@@ -14,10 +14,11 @@ from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store
 from posegrid.orchestration.batches import training_subjects
 from posegrid.orchestration.finished_runs import FinishedRun
+from posegrid.orchestration.protocol import scoring_protocol, window_words
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import FOLDS, STAGE, UPSTREAM, Tracking, Trial
-from posegrid.orchestration.trials import FAILURE
+from posegrid.orchestration.trials import DESCRIPTION, FAILURE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,23 @@ class Stage:
             vanilla += f" without {', '.join(self.settings.data.leave_out)}"
         seed = f" seed {self.settings.training.seed}" if self.settings.training.seed else ""
         return f"{self.kind}{vanilla} on {self.trained_on}{seed}"
+
+    def description(self, data: str) -> str:
+        """What the MLflow UI says above the numbers of its run; `data` names the data set."""
+        settings, training = self.settings, self.settings.training
+        length = f"{training.epochs:,} epochs" + (f" of {training.steps:,} steps" if training.steps else "")
+        words = [
+            f"Model {settings.model['name']}, recipe {settings.name}, windows of {window_words(settings)} frames, "
+            f"trained on {data} under pattern {self.trained_on} for {length} with seed {training.seed}."
+        ]
+        if settings.data.leave_out:
+            words.append(f"Training subjects left out: {', '.join(settings.data.leave_out)}.")
+        if self.upstream is not None:
+            words.append(f"Tag {UPSTREAM} names the run of its conditioner.")
+        if self.patterns:
+            tested = ", ".join(occlusion_label(pattern) for pattern in self.patterns)
+            words.append(f"Tested under {tested}: {scoring_protocol(settings)}.")
+        return " ".join(words)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +299,7 @@ class Study:
             "data": self.store.source,
             **stage.lineage(self.runs),
             **({"scored_every": str(settings.evaluation.every)} if settings.evaluation.every > 1 else {}),
+            DESCRIPTION: stage.description(self.store.source),
         }
         params = {
             "recipe": settings.name,

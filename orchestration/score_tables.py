@@ -5,6 +5,8 @@ Reports draw recordings with replacement from the first (confidence intervals), 
 
 import csv
 import io
+import json
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +23,30 @@ from posegrid.orchestration.settings import Settings
 
 RECORDINGS, BREAKDOWN = "per_recording.csv", "breakdown.csv"
 """Artifacts beside per_action.csv."""
+ACTIONS = "actions.json"
+"""The table of actions once more, as a table of MLflow: its UI lays those of several runs side by side."""
+LOGGED_TABLES = "mlflow.loggedArtifacts"
+"""Tag of a run that lists its tables of MLflow."""
+
+
+def actions_table(rows: dict[str, dict[str, float]], tested_on: str) -> str:
+    """Action -> metric -> value as a table of MLflow (pandas' "split" form); what is not finite is empty.
+
+    MLflow's own `log_table` appends to what is there, so that a stage that is scored again would have its rows twice.
+    """
+    columns = list(dict.fromkeys(name for values in rows.values() for name in values))
+    data = [
+        [action, tested_on, *(values[name] if math.isfinite(values.get(name, math.nan)) else None for name in columns)]
+        for action, values in rows.items()
+    ]
+    return json.dumps({"columns": ["action", "tested_on", *columns], "data": data})
+
+
+def with_table(listed: str | None, path: str) -> str:
+    """The tag `LOGGED_TABLES` with one more table, once."""
+    tables = json.loads(listed or "[]")
+    entry = {"path": path, "type": "table"}
+    return json.dumps(tables if entry in tables else [*tables, entry])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,15 @@ from posegrid.orchestration.loop import DivergenceError, train
 from posegrid.orchestration.measured_rates import DEVICE, LIFTED_PER_S, WORKERS
 from posegrid.orchestration.pieces import BatchTooLargeError
 from posegrid.orchestration.preflight import installed
-from posegrid.orchestration.score_tables import BREAKDOWN, RECORDINGS, breakdown_csv
+from posegrid.orchestration.score_tables import (
+    ACTIONS,
+    BREAKDOWN,
+    LOGGED_TABLES,
+    RECORDINGS,
+    actions_table,
+    breakdown_csv,
+    with_table,
+)
 from posegrid.orchestration.settings import Settings, occlusion_label
 from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.tracking import DIVERGED, EVALUATED, MODEL_ARTIFACT, TRAINED, VERSIONS, Tracking
@@ -207,13 +215,17 @@ def log_scores(
     metrics = {f"test {label}/{name.replace('/', ' ')}": v for name, v in action_wise.items()}
     metrics |= {f"test {label} frame-wise/{name.replace('/', ' ')}": v for name, v in frame_wise.items()}
     tracking.log_text(run_id, per_action_csv(scores), f"test/{label}/per_action.csv")
+    rows = scores.sums.per_action() | {"action-wise": action_wise, "frame-wise": frame_wise}
+    table = f"test/{label}/{ACTIONS}"
+    tracking.log_text(run_id, actions_table(rows, label), table)
     tracking.log_text(run_id, scores.recordings.csv(), f"test/{label}/{RECORDINGS}")
     tracking.log_text(run_id, breakdown_csv(scores.breakdown), f"test/{label}/{BREAKDOWN}")
     with tempfile.TemporaryDirectory(prefix="posegrid-") as folder:
         file = Path(folder) / "examples.npz"
         np.savez_compressed(file, **scores.examples)  # type: ignore[arg-type]
         tracking.log_file(run_id, file, f"test/{label}")
-    tags = {EVALUATED + label: settings.evaluation_fingerprint(pattern, data_hash)}
+    listed = with_table(tracking.trial(run_id).tags.get(LOGGED_TABLES), table)
+    tags = {EVALUATED + label: settings.evaluation_fingerprint(pattern, data_hash), LOGGED_TABLES: listed}
     if scores.sets is not None:
         name = settings.evaluation.aggregation
         read = AGGREGATIONS[name]

@@ -26,7 +26,7 @@ from mlflow.exceptions import MlflowException
 from posegrid.datasets.addresses import shown
 from posegrid.orchestration import database_files, outages
 from posegrid.orchestration.outages import NoAnswerError, Patience, PatientCalls, Trouble
-from posegrid.orchestration.trials import DIVERGED, FAILURE, KEY, STUDY
+from posegrid.orchestration.trials import DESCRIPTION, DIVERGED, FAILURE, KEY, STUDY
 from posegrid.orchestration.trials import EVALUATED as EVALUATED
 from posegrid.orchestration.trials import FOLDS as FOLDS
 from posegrid.orchestration.trials import MODEL_ARTIFACT as MODEL_ARTIFACT
@@ -139,7 +139,7 @@ class Tracking:
 
     def open_study(self, name: str, params: dict[str, Any], description: str) -> str:
         """Run id of the study's parent run, created at the first call."""
-        tags = {STUDY: name, "mlflow.note.content": description}
+        tags = {STUDY: name, DESCRIPTION: description}
         run = self._found_or_made(f"tags.`{STUDY}` = '{name}'", tags, name)
         self._client.update_run(run.info.run_id, status="RUNNING")
         self.log_params(run.info.run_id, params)

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 KEY, STUDY, STAGE, UPSTREAM, TRAINED = (f"posegrid.{name}" for name in ("key", "study", "stage", "upstream", "trained"))
 FOLDS = "posegrid.folds"
+DESCRIPTION = "mlflow.note.content"
+"""Tag of a run whose text MLflow's UI shows as its description."""
 DIVERGED = "posegrid.diverged"
 """Tag of a run whose loss stopped being finite, with what the loop said of it."""
 OUT_OF_MEMORY = "posegrid.out_of_memory"

@@ -52,7 +52,7 @@ def frame_space(axis: Any, low: np.ndarray, high: np.ndarray) -> None:
     line([low[0], floor, high[2]], [low[0], low[1], high[2]])
     for y in ticks[1]:
         line([low[0], y, high[2]], [low[0] - 0.015 * (high[1] - low[1]), y, high[2]])
-        text([low[0], y, high[2]], f"{-y:g}", (-6, 0), "right")
+        text([low[0], y, high[2]], f"{0 - y:g}", (-6, 0), "right")
     text([low[0], low[1], high[2]], "up (mm)", (0, 8), "center", 8)
     text([(low[0] + high[0]) / 2, floor, low[2]], "x, right (mm)", (0, -22), "center", 8)
     text([high[0], floor, (low[2] + high[2]) / 2], "z, away from\nthe camera (mm)", (30, -12), "left", 8)

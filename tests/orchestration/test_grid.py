@@ -67,6 +67,11 @@ def test_conditioner_is_trained_once_and_shared(run: Run, tracking: Tracking) ->
     assert wrapper.tags[UPSTREAM] == trials[left[1].stage.key].run_id
     assert wrapper.status == "FINISHED"
     assert {"test none/mpjpe_mm", "test leg_run/mpjpe_mm occluded", "train/loss"} <= wrapper.metrics.keys()
+    assert wrapper.tags["mlflow.note.content"] == (
+        "Model diffhpe, recipe tiny wrapper, windows of 9 frames, trained on toy under pattern leg_run for 3 epochs "
+        "with seed 0. Tag posegrid.upstream names the run of its conditioner. Tested under none, leg_run: whole "
+        "windows, tails dropped."
+    )
     # three epochs, each logged once
     assert [p.step for p in tracking._client.get_metric_history(wrapper.run_id, "train/loss")] == [0, 1, 2]
 

@@ -2,8 +2,11 @@
 
 import csv
 import io
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 import torch
@@ -13,8 +16,9 @@ from posegrid.datasets.store import Store
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.batches import pose_shape
 from posegrid.orchestration.evaluation import Scores, evaluate
-from posegrid.orchestration.score_tables import breakdown_csv
+from posegrid.orchestration.score_tables import actions_table, breakdown_csv, with_table
 from posegrid.orchestration.settings import Settings
+from posegrid.orchestration.tracking import Tracking, sqlite_uri
 from posegrid.orchestration.workers import Workers
 
 PATTERN = {"pattern": "leg_run"}
@@ -87,3 +91,28 @@ def test_scored_around_every_frame_there_are_no_gaps(toy_store: Store) -> None:
     centre = replace(chosen, evaluation=replace(chosen.evaluation, score="centre", every=3))
     rows = rows_of(breakdown_csv(scores_of(toy_store, centre).breakdown))
     assert {row["by"] for row in rows} == {"joint", "speed"}
+
+
+def test_table_of_actions_is_one_that_mlflow_reads(tmp_path: Path) -> None:
+    tracking = Tracking.open(sqlite_uri(tmp_path / "mlflow.db"))
+    run = tracking.open_study("s", {}, "")
+    hidden = "mpjpe_mm occluded"
+    rows = {"walk": {"mpjpe_mm": 50.0, hidden: 60.0}, "sit": {"mpjpe_mm": 70.0, hidden: np.nan}}
+    for tested_on in ("leg_run", "leg_run", "none"):  # scored again: each row once
+        path = f"test/{tested_on}/actions.json"
+        tracking.log_text(run, actions_table(rows, tested_on), path)
+        listed = with_table(tracking.trial(run).tags.get("mlflow.loggedArtifacts"), path)
+        tracking.set_tags(run, {"mlflow.loggedArtifacts": listed})
+    mlflow.set_tracking_uri(tracking.uri)
+    try:
+        frame = mlflow.load_table("test/leg_run/actions.json", run_ids=[run])
+    finally:
+        mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
+    assert frame["action"].tolist() == ["walk", "sit"]
+    assert frame["tested_on"].tolist() == ["leg_run"] * 2
+    assert frame["mpjpe_mm"].tolist() == [50.0, 70.0]
+    assert frame[hidden].isna().tolist() == [False, True]
+    assert [one["path"] for one in json.loads(tracking.trial(run).tags["mlflow.loggedArtifacts"])] == [
+        "test/leg_run/actions.json",
+        "test/none/actions.json",
+    ]
