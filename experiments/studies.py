@@ -142,6 +142,11 @@ def launcher(where: Where, say: Say, store: Store | None = None) -> Iterator[Lau
     and for the data store if one is given. Raises ValueError for what is missing.
     """
     if where.launch == "local":
+        if "://" in where.storage:
+            raise ValueError(
+                f"--launch local with --storage {where.storage}: a training without Ray keeps its state in a folder of "
+                "this machine. Give a folder, or leave out --launch local."
+            )
         from posegrid.orchestration.launch.local import run_local
 
         yield lambda study, left, progress: run_local(study, left, Path(where.storage), progress)

@@ -1,4 +1,5 @@
-"""The states of a run as Ray Train keeps them, when a kill or a full disk left only half of its list of them.
+"""The states of a run: those of Ray Train, even when a kill or a full disk left only half of its list of them, and the
+one that a training without Ray Train keeps beside them.
 
 Ray writes the list in place: whoever is killed just then leaves an empty file, and Ray refuses to start such a run
 again. The states themselves lie beside it, each in a folder named by its time.
@@ -59,6 +60,20 @@ def newest(folder: str, device: torch.device | str = "cpu") -> dict[str, Any] | 
         except ValueError:  # half a state: whoever wrote it was killed
             continue
     return None
+
+
+def furthest(
+    folder: str, device: torch.device | str = "cpu", registered: dict[str, Any] | None = None
+) -> dict[str, Any] | None:
+    """The state to continue from, of those of Ray Train and that of a training without it (`--workers 0`, `--launch
+    local`): a study may be continued in another way than it was begun. None if there is none.
+
+    registered: the state that Ray has handed in, which is then taken for its newest.
+    """
+    place = _open(folder)
+    alone = _read(place, STATE, device) if _is_there(place, STATE) else None
+    found = [state for state in (registered or newest(folder, device), alone) if state is not None]
+    return max(found, key=lambda state: int(state["epoch"]), default=None)
 
 
 def _open(folder: str) -> RemoteFolder:

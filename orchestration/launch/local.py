@@ -8,11 +8,10 @@ import torch
 
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.grid import Study, Work
+from posegrid.orchestration.saved_states import STATE, furthest
 from posegrid.orchestration.stage import run_stage
 from posegrid.orchestration.task import StageTask
 from posegrid.orchestration.workers import Workers
-
-STATE = "state.pt"
 
 
 def run_local(
@@ -48,5 +47,4 @@ def run_task(task: StageTask, storage: Path, progress: Callable[[str, dict[str, 
             checkpoint.write(file, state())
         progress(task.key, metrics)
 
-    resume = checkpoint.read(file) if file.exists() else None
-    run_stage(task, Workers(device=torch.device("cpu")), save, resume=resume, state=str(folder))
+    run_stage(task, Workers(device=torch.device("cpu")), save, resume=furthest(str(folder)), state=str(folder))

@@ -14,7 +14,7 @@ from ray.train.torch import TorchTrainer
 
 from posegrid.orchestration.launch.resources import Resources
 from posegrid.orchestration.outages import not_written
-from posegrid.orchestration.saved_states import STATE, mend_list, newest
+from posegrid.orchestration.saved_states import STATE, furthest, mend_list
 from posegrid.orchestration.task import StageTask, within
 
 
@@ -85,13 +85,12 @@ def _worker(config: dict[str, Any]) -> tuple[str, str] | None:
         attempt, _, reason = tracking.trial(task.run_id).tags.get(OUT_OF_MEMORY, "").partition(": ")
         if attempt == config["attempt"]:
             return _TOO_LARGE, reason
-    resume = None
+    handed = None
     registered = ray.train.get_checkpoint()
     if registered is not None:
         with registered.as_directory() as folder:
-            resume = checkpoint.read(Path(folder) / STATE, workers.device)
-    else:
-        resume = newest(config["state"], workers.device)
+            handed = checkpoint.read(Path(folder) / STATE, workers.device)
+    resume = furthest(config["state"], workers.device, handed)
 
     def save(metrics: dict[str, float], state: Callable[[], dict[str, Any]] | None) -> None:
         # every worker must report equally often; only the first brings the state

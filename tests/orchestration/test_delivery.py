@@ -583,3 +583,11 @@ def test_list_of_states_that_was_cut_off_is_done_without(
     assert found is not None
     assert found["epoch"] == 1
     assert not saved_states.mend_list(folder)
+    for epoch, wanted in ((0, 1), (5, 5)):  # of a training without Ray that began the study, or went on with it
+        (tmp_path / "state.pt").unlink(missing_ok=True)
+        (tmp_path / saved(tmp_path, f"other {epoch}", epoch) / "state.pt").rename(tmp_path / "state.pt")
+        state = saved_states.furthest(folder)
+        assert state is not None
+        assert state["epoch"] == wanted
+    state = saved_states.furthest(folder, registered={"epoch": 7})
+    assert state == {"epoch": 7}

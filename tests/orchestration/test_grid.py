@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from posegrid.datasets.store import Store
+from posegrid.orchestration import checkpoint
 from posegrid.orchestration.grid import Study, Work, build_stages, open_study, remaining_work
 from posegrid.orchestration.launch.local import run_local
 from posegrid.orchestration.settings import Settings, occlusion_values
@@ -111,11 +112,12 @@ def test_deleted_wrapper_is_trained_alone(run: Run, tracking: Tracking) -> None:
     assert run() == []
 
 
-@pytest.mark.parametrize("stop_after", [1, 5, 11])
+@pytest.mark.parametrize(("stop_after", "begun_with_ray"), [(1, False), (5, True), (11, False)])
 def test_killed_study_continues_and_ends_like_an_undisturbed_one(
     run: Run,
     tracking: Tracking,
     stop_after: int,
+    begun_with_ray: bool,
     toy_store: Store,
     lifter_settings: Settings,
     wrapper_settings: Settings,
@@ -123,6 +125,10 @@ def test_killed_study_continues_and_ends_like_an_undisturbed_one(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         run(stop_after=stop_after)
+    if begun_with_ray:  # Ray Train keeps the same state in a folder of its own
+        (state,) = (file for file in (tmp_path / "state").rglob("state.pt") if checkpoint.read(file)["epoch"] == 1)
+        (state.parent / "checkpoint_2026-11-22_02-00-00").mkdir()
+        state.rename(state.parent / "checkpoint_2026-11-22_02-00-00" / "state.pt")
     run()
     killed = tracking.trials()
     for trial in killed.values():

@@ -103,9 +103,10 @@ def test_table_of_actions_is_one_that_mlflow_reads(tmp_path: Path) -> None:
         tracking.log_text(run, actions_table(rows, tested_on), path)
         listed = with_table(tracking.trial(run).tags.get("mlflow.loggedArtifacts"), path)
         tracking.set_tags(run, {"mlflow.loggedArtifacts": listed})
-    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_tracking_uri(tracking.uri)  # the client's load_table searches runs where this says
     try:
-        frame = mlflow.load_table("test/leg_run/actions.json", run_ids=[run])
+        client = mlflow.MlflowClient(tracking.uri)
+        frame = client.load_table(tracking.experiment_id, "test/leg_run/actions.json", run_ids=[run])
     finally:
         mlflow.set_tracking_uri(None)  # type: ignore[arg-type]
     assert frame["action"].tolist() == ["walk", "sit"]
