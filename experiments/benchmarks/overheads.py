@@ -1,11 +1,12 @@
 """What a study costs beside its training steps: start, trials, writes, memory of the command.
 
     python -m posegrid.experiments.benchmarks.overheads --trials 20 --folder FOLDER
-    python -m posegrid.experiments.benchmarks.overheads --recipe small_lifter --epochs 300 --folder FOLDER
+    python -m posegrid.experiments.benchmarks.overheads --recipe small_lifter --epochs 300 --cells 2 --folder FOLDER
 
 The first command runs two studies as anybody would run them, each as a process of its own, on Ray on this machine: a
 grid of one trivial cell (a small perceptron, one epoch of few windows) and one of as many cells as asked. The second
-runs a single real cell. Times of runs are those in MLflow; the memory of the command is read from the operating system
+runs real cells; what it says of each holds where they run one after another (`--option=--cpus-per-worker=2` on two
+cores). Times of runs are those in MLflow; the memory of the command is read from the operating system
 while it runs. FOLDER keeps the data that were made up; the studies start anew. `--option=--workers=0` is passed on.
 """
 
@@ -17,6 +18,7 @@ import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -60,8 +62,10 @@ class Measured:
     """From the start of the command to the first training step of all."""
     starts_s: list[float]
     """From the opening of a run to its first training step."""
-    steps_s: float
-    """Of all runs, in training steps."""
+    steps_s: list[float]
+    """Of each run, in the order of their ends, in training steps."""
+    lasted_s: list[float]
+    """Of each, from the end of the one before it (of the first: from its opening) to its own."""
     runs_s: float
     """Of all runs, from their opening to their end."""
     outside: list[float]
@@ -102,22 +106,26 @@ def measured(folder: Path, name: str, recipe: str, seeds: int, more: list[str], 
     if process.returncode:
         raise RuntimeError(f"the study ended with exit status {process.returncode}: {said.read_text()[-2000:]}")
     tracking = Tracking(sqlite_uri(home / "mlflow.db"))
-    trials = list(tracking.trials().values())
+    trials = sorted(tracking.trials().values(), key=lambda trial: trial.ended_ms or 0)
     lines = said.read_text().splitlines()
     first = {trial.run_id: first_step(home, trial) for trial in trials}
     opened = min(trial.started_ms or 0 for trial in trials) / 1000
+    ends = [(trial.ended_ms or 0) / 1000 for trial in trials]
     return Measured(
         seconds=seconds,
         first_step_s=min(first.values()) - began,
         starts_s=[first[trial.run_id] - (trial.started_ms or 0) / 1000 for trial in trials],
-        steps_s=sum(value for trial in trials for _, value in tracking.history(trial.run_id, _EPOCH_S)),
+        steps_s=[sum(value for _, value in tracking.history(trial.run_id, _EPOCH_S)) for trial in trials],
+        lasted_s=[
+            end - before for before, end in pairwise([opened, *((trial.ended_ms or 0) / 1000 for trial in trials)])
+        ],
         runs_s=sum(lasted_s(trial) for trial in trials),
         outside=[trial.metrics[OUTSIDE] for trial in trials],
         trials=len(trials),
         failed=sum(trial.status != "FINISHED" for trial in trials),
         peak_mib=peak,
         written=written(home),
-        busy_s=max(trial.ended_ms or 0 for trial in trials) / 1000 - opened,
+        busy_s=max(ends) - opened,
         complaints=[line for line in lines if "does not answer" in line or "refuses" in line or "locked" in line],
     )
 
@@ -164,6 +172,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--recipe", help="instead: one real cell of a recipe")
     parser.add_argument("--epochs", type=int, default=10, help="with --recipe")
+    parser.add_argument("--cells", type=int, default=1, help="with --recipe, one after another")
     parser.add_argument("--data", help="with --recipe: data store; default: made up")
     parser.add_argument("--option", action="append", default=[], help="passed on to the command (repeatable)")
     given = parser.parse_args()
@@ -171,11 +180,11 @@ def main() -> None:
     command = ["--data", store, *given.option]
     if given.recipe:
         more = ["--set", f"training.epochs={given.epochs}"]
-        one = measured(given.folder, "real", given.recipe, 1, more, command)
-        whole, outside = one.runs_s, one.runs_s - one.steps_s
-        print(f"one cell: {whole:.1f} s from the opening of its run to its end, {one.steps_s:.1f} s in training steps")
-        print(f"outside: {outside:.1f} s = {outside / whole:.1%} (the run itself: {one.outside[0]:.1%})")
-        print(f"of a cell of five minutes: {outside / 300:.1%}, if none of it grew with the epochs")
+        real = measured(given.folder, "real", given.recipe, given.cells, more, command)
+        for number, (whole, steps) in enumerate(zip(real.lasted_s, real.steps_s, strict=True), start=1):
+            print(f"cell {number}: {whole:.1f} s, {steps:.1f} s in training steps; outside {1 - steps / whole:.1%}")
+        share = 1 - sum(real.steps_s) / real.busy_s
+        print(f"all: {real.busy_s:.1f} s, outside {share:.1%} (the runs themselves: {max(real.outside):.1%} at most)")
         return
     recipe = given.folder / "trivial.toml"
     recipe.write_text(TRIVIAL)
@@ -184,7 +193,7 @@ def main() -> None:
     print(
         f"first training step: {one.first_step_s:.1f} s after the command, {one.starts_s[0]:.1f} s after its run opened"
     )
-    print(f"one cell: {one.seconds:.1f} s, of which {one.steps_s:.2f} s in training steps")
+    print(f"one cell: {one.seconds:.1f} s, of which {sum(one.steps_s):.2f} s in training steps")
     each = (many.seconds - one.seconds) / (many.trials - 1)
     print(f"{many.trials} cells: {many.seconds:.1f} s; {each:.2f} s for each more")
     print(f"{60 * many.trials / many.busy_s:.1f} trials a minute, from the first run's opening to the last one's end")

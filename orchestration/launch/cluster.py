@@ -102,7 +102,8 @@ def _on_this_machine(resources: Resources, cores: int) -> Iterator[str]:
         head_node_args={
             "num_cpus": cores,
             "num_gpus": gpus,
-            "resources": {TRIAL_SLOT: trials},
+            # one more than can train: the next trial's processes start while others train, and wait for their workers
+            "resources": {TRIAL_SLOT: trials + 1},
             "object_store_memory": 200 * 2**20,  # data are read from mapped files, not from Ray's store
             "include_dashboard": True,  # trials that end early free their workers through its state service
             "dashboard_host": "127.0.0.1",
