@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import answering, say
+from posegrid.experiments.command_options import (
+    Data,
+    Device,
+    Home,
+    Json,
+    Out,
+    Split,
+    TrackingUri,
+    tracking_address,
+    tracking_opener,
+)
 from posegrid.experiments.networks import Network, network_and_store, network_named
 
 if TYPE_CHECKING:
@@ -19,14 +30,6 @@ if TYPE_CHECKING:
     from posegrid.orchestration.tracking import Tracking
     from posegrid.orchestration.workers import Workers
 
-Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-]
-Device = Annotated[str, typer.Option("--device", help="Where networks run: cpu, or a GPU such as cuda:0.")]
-Data = Annotated[str, typer.Option("--data", help="Prepared data store: a folder or an address.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder for copies of tables and figures.")]
 PATTERN = (
     'Pattern (repeatable): a name, or a table such as {pattern="sparse_frames", strides=[5], shift="video"}; default: '
     "the training pattern."
@@ -48,6 +51,7 @@ def complexity(
     device: Device = "cpu",
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """FLOPs of an output pose, parameters, and poses per second on this machine.
 
@@ -64,20 +68,23 @@ def complexity(
     how = SpeedSettings(batch=batch, warm_up=3, repetitions=repetitions, most_s=seconds)
     chosen = _device(device)
     asked = [pattern(text, "--occlusion") for text in occlusion or []]
-    uri = _uri(home, tracking)
-    networks = [network_named(name, set_ or [], skeleton, _opener(home, tracking)) for name in names]
-    lines = []
-    for name, network in zip(names, networks, strict=True):
-        for resolved in asked or [network.settings.occlusion]:
-            label = occlusion_label(resolved)
-            lifts = skeleton_named(network.skeleton)
-            found = measure(network.model, network.settings, lifts, resolved, device=chosen, how=how)
-            lines.append((network.settings.name, label, network.settings, found))
-            if not name.endswith(".pt"):
-                run = network.run or _run_of_recipe(Tracking.open(uri), network.settings, resolved, found.device)
-                log_complexity(Tracking.open(uri), run, label, found, network.settings)
-    for line in complexity_table(lines):
-        say(line)
+    uri, opened = tracking_address(home, tracking), tracking_opener(home, tracking)
+    lines, rows = [], []
+    with answering(json_) as answer:
+        networks = [network_named(name, set_ or [], skeleton, opened) for name in names]
+        for name, network in zip(names, networks, strict=True):
+            for resolved in asked or [network.settings.occlusion]:
+                label, run = occlusion_label(resolved), None
+                lifts = skeleton_named(network.skeleton)
+                found = measure(network.model, network.settings, lifts, resolved, device=chosen, how=how)
+                lines.append((network.settings.name, label, network.settings, found))
+                if not name.endswith(".pt"):
+                    run = network.run or _run_of_recipe(Tracking.open(uri), network.settings, resolved, found.device)
+                    log_complexity(Tracking.open(uri), run, label, found, network.settings)
+                rows.append({"given_as": name, "run": run, "occlusion": label, **_plain_cost(network.settings, found)})
+        for line in complexity_table(lines):
+            answer.show(line)
+        answer.give({"tracking": uri, "networks": rows})
 
 
 def complexity_table(lines: list[tuple[str, str, "Settings", "Complexity"]]) -> list[str]:
@@ -93,6 +100,22 @@ def complexity_table(lines: list[tuple[str, str, "Settings", "Complexity"]]) -> 
     return [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]
+
+
+def _plain_cost(settings: "Settings", found: "Complexity") -> dict[str, Any]:
+    from posegrid.orchestration.protocol import scoring_protocol, window_words
+
+    return {
+        "network": settings.name,
+        "window": window_words(settings),
+        "protocol": scoring_protocol(settings),
+        "parameters": found.parameters,
+        "flops_per_pose": found.flops_per_pose,
+        "poses_per_s": found.poses_per_s,
+        "poses_per_window": found.poses,
+        "batch": found.batch,
+        "device": found.device,
+    }
 
 
 def _run_of_recipe(tracking: "Tracking", settings: "Settings", pattern: dict[str, Any], device: str) -> str:
@@ -122,24 +145,19 @@ def _device(name: str) -> "torch.device":
     return device
 
 
-def _uri(home: Path, tracking: str | None) -> str:
-    from posegrid.orchestration.tracking import sqlite_uri
-
-    return tracking or sqlite_uri(home / "mlflow.db")
-
-
 @analyse.command()
 def speed(
     runs: Annotated[list[str], typer.Argument(help="Run ids of trained runs, or model files (model.pt).")],
     data: Data,
     occlusion: Annotated[list[str] | None, typer.Option("--occlusion", help=PATTERN)] = None,
-    split: Annotated[str, typer.Option("--split", help="train, held_out or test.")] = "test",
+    split: Split = "test",
     width: Annotated[float, typer.Option("--width", help="Width of a bin of speed, m/s.")] = 0.1,
     bins: Annotated[int, typer.Option("--bins", help="Bins; one more holds everything faster.")] = 15,
     device: Device = "cpu",
     out: Out = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """Error by speed of motion, and how often people move so fast: one figure for all runs and patterns.
 
@@ -147,7 +165,7 @@ def speed(
     """
     from posegrid.datasets.metrics.speed import SpeedBins, SpeedSums
     from posegrid.experiments.catalogue import pattern
-    from posegrid.experiments.reports.motion_figures import speed_csv, speed_figure
+    from posegrid.experiments.reports.motion_figures import plain_speed, speed_csv, speed_figure
     from posegrid.orchestration.frame_errors import of_every_frame
     from posegrid.orchestration.motion_speed import errors_by_speed
     from posegrid.orchestration.protocol import scoring_protocol
@@ -155,22 +173,28 @@ def speed(
 
     asked = [pattern(text, "--occlusion") for text in occlusion or []]
     cut, where = SpeedBins(width=width, count=bins), _device(device)
-    opened = _opener(home, tracking)
-    networks = [network_and_store(run, data, opened) for run in runs]
+    opened = tracking_opener(home, tracking)
     curves: dict[str, SpeedSums] = {}
-    for network, store in networks:
-        for resolved in asked or [network.settings.occlusion]:
-            protocol = scoring_protocol(of_every_frame(network.settings))
-            label = f"{network.name} tested on {occlusion_label(resolved)}; {protocol}"
-            model = network.model.to(where)
-            found = errors_by_speed(model, store, network.settings, resolved, cut, split=split, workers=_alone(where))
-            curves[_unlike(label, curves)] = found
-            say(f"{label}: {int(found.frames().sum())} frames")
-    store = networks[0][1]
-    files = {"speed.csv": speed_csv(curves)}
-    figures = {"speed.png": speed_figure(curves, f"{store.source} ({split})")}
-    say(files["speed.csv"])
-    _keep("speed", [network for network, _ in networks], files, figures, opened, out)
+    rows: list[dict[str, Any]] = []
+    with answering(json_) as answer:
+        networks = [network_and_store(run, data, opened) for run in runs]
+        for network, store in networks:
+            for resolved in asked or [network.settings.occlusion]:
+                protocol = scoring_protocol(of_every_frame(network.settings))
+                label = f"{network.name} tested on {occlusion_label(resolved)}; {protocol}"
+                model, alone = network.model.to(where), _alone(where)
+                found = errors_by_speed(model, store, network.settings, resolved, cut, split=split, workers=alone)
+                curves[_unlike(label, curves)] = found
+                say(f"{label}: {int(found.frames().sum())} frames")
+                about = {"network": network.name, "run": network.run or None, "protocol": protocol}
+                rows.append(about | {"occlusion": occlusion_label(resolved), "bins": plain_speed(found)})
+        store = networks[0][1]
+        files = {"speed.csv": speed_csv(curves)}
+        figures = {"speed.png": speed_figure(curves, f"{store.source} ({split})")}
+        answer.show(files["speed.csv"])
+        study = _keep("speed", [network for network, _ in networks], files, figures, opened, out)
+        about = {"data": store.source, "data_hash": store.content_hash, "split": split}
+        answer.give(about | {"curves": rows, "analysis_run": study})
 
 
 @analyse.command()
@@ -181,38 +205,44 @@ def strides(
     long: Annotated[int, typer.Option("--long", help="Frames between detections otherwise.")] = 20,
     threshold: Annotated[float, typer.Option("--threshold", help="Estimated speed (m/s) that is fast.")] = 0.5,
     hold: Annotated[int, typer.Option("--hold", help="Frames without fast motion that end it.")] = 50,
-    split: Annotated[str, typer.Option("--split", help="train, held_out or test.")] = "test",
+    split: Split = "test",
     device: Device = "cpu",
     out: Out = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """Detect people often only while they move fast: error and number of 2D detections, always short, always long,
     adaptive. Decided by the speed of poses estimated so far. Logged in the run and in the study "analysis"."""
-    from posegrid.experiments.reports.motion_figures import strides_csv, strides_figure, strides_table
+    from posegrid.experiments.reports.motion_figures import plain_strides, strides_csv, strides_figure, strides_table
     from posegrid.orchestration.adaptive import StridePolicy, compare_policies
     from posegrid.orchestration.frame_errors import of_every_frame
     from posegrid.orchestration.motion_speed import true_speeds
     from posegrid.orchestration.protocol import scoring_protocol
 
     policy = StridePolicy(short=short, long=long, threshold=threshold, hold=hold)
-    where, opened = _device(device), _opener(home, tracking)
-    network, store = network_and_store(run, data, opened)
-    model = network.model.to(where)
-    found = compare_policies(model, store, network.settings, policy, split=split, workers=_alone(where))
-    protocol = scoring_protocol(of_every_frame(network.settings))
-    table = strides_table(found, policy, f"{network.name} on {store.source} ({split}), all frames alike; {protocol}")
-    say(table)
-    longest = store.sequences[max(store.of_split(split), key=lambda index: store.sequences[index].frames)]
-    rows, true = slice(longest.offset, longest.offset + longest.frames), true_speeds(store)
-    stem = f"strides_{short}_{long}_{threshold:g}_{hold}"
-    texts = {f"{stem}.md": table, f"{stem}.csv": strides_csv(found, true, rows, longest.frame_rate)}
-    figure = strides_figure(found, true, rows, longest.frame_rate, policy, f"{network.name}, {longest.name}")
-    metrics = {}
-    for one in found:
-        metrics[f"{stem} {one.name}/mpjpe_mm"] = one.mpjpe_mm
-        metrics[f"{stem} {one.name}/detections"] = one.detections
-    _keep(stem, [network], texts, {f"{stem}.png": figure}, opened, out, metrics)
+    where, opened = _device(device), tracking_opener(home, tracking)
+    with answering(json_) as answer:
+        network, store = network_and_store(run, data, opened)
+        model = network.model.to(where)
+        found = compare_policies(model, store, network.settings, policy, split=split, workers=_alone(where))
+        protocol = scoring_protocol(of_every_frame(network.settings))
+        what = f"{network.name} on {store.source} ({split}), all frames alike; {protocol}"
+        table = strides_table(found, policy, what)
+        answer.show(table)
+        longest = store.sequences[max(store.of_split(split), key=lambda index: store.sequences[index].frames)]
+        rows, true = slice(longest.offset, longest.offset + longest.frames), true_speeds(store)
+        stem = f"strides_{short}_{long}_{threshold:g}_{hold}"
+        texts = {f"{stem}.md": table, f"{stem}.csv": strides_csv(found, true, rows, longest.frame_rate)}
+        figure = strides_figure(found, true, rows, longest.frame_rate, policy, f"{network.name}, {longest.name}")
+        metrics = {}
+        for one in found:
+            metrics[f"{stem} {one.name}/mpjpe_mm"] = one.mpjpe_mm
+            metrics[f"{stem} {one.name}/detections"] = one.detections
+        study = _keep(stem, [network], texts, {f"{stem}.png": figure}, opened, out, metrics)
+        about = {"network": network.name, "run": network.run or None, "data": store.source, "split": split}
+        about |= {"data_hash": store.content_hash, "protocol": f"all frames alike; {protocol}"}
+        answer.give(about | plain_strides(found, policy) | {"analysis_run": study})
 
 
 def _keep(
@@ -223,8 +253,8 @@ def _keep(
     tracking: "Callable[[], Tracking]",
     out: Path | None,
     metrics: dict[str, float] | None = None,
-) -> None:
-    """Log an analysis in the runs and in the study "analysis", and copy it to a folder."""
+) -> str | None:
+    """Log an analysis in the runs and in the study "analysis", whose run is returned, and copy it to a folder."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
@@ -234,7 +264,7 @@ def _keep(
     runs = [network.run for network in networks if network.run]
     if not runs:
         say("nothing is logged: a model file belongs to no run" + ("" if out else "; --out FOLDER keeps the results"))
-        return
+        return None
     opened = tracking()
     study = opened.open_study("analysis", {}, "Analyses of trained models")
     for run in [*dict.fromkeys(runs), study]:
@@ -247,6 +277,7 @@ def _keep(
             opened.log_metrics(run, metrics)
     opened.finish(study, "FINISHED")
     say(f"logged under analysis/ in {', '.join(dict.fromkeys(runs))} and in the study analysis ({what})")
+    return study
 
 
 def _unlike(label: str, taken: dict[str, Any]) -> str:
@@ -259,9 +290,3 @@ def _alone(device: "torch.device") -> "Workers":
     from posegrid.orchestration.workers import Workers
 
     return Workers(device=device)
-
-
-def _opener(home: Path, tracking: str | None) -> "Callable[[], Tracking]":
-    from posegrid.orchestration.tracking import Tracking
-
-    return lambda: Tracking.existing(_uri(home, tracking))

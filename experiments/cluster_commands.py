@@ -1,4 +1,4 @@
-"""`posegrid submit` and the tunnel of `posegrid ui --cluster`: work on a cluster from the machine you sit at."""
+"""`posegrid submit` and `posegrid ui`: work on a cluster from the machine you sit at, look at results."""
 
 import contextlib
 import tempfile
@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posegrid.experiments.data_commands import say
-from posegrid.orchestration.launch.cluster import cluster_environment, mlflow_login
-from posegrid.orchestration.launch.jobs import Jobs
-from posegrid.orchestration.launch.tunnel import DASHBOARD, MLFLOW, free_port, head_of, private_address, tunnel
-from posegrid.orchestration.launch.wheel import build_wheel, pack, working_tree
+from posegrid.experiments.answers import say
+from posegrid.experiments.command_options import Home
+
+if TYPE_CHECKING:
+    # commands import what they need when they run: `posegrid --help` answers at once
+    from posegrid.orchestration.launch.jobs import Jobs
 
 Cluster = Annotated[
     Path | None, typer.Option("--cluster", help="The file that `ray up` was given: a tunnel to its head is opened.")
@@ -39,6 +40,9 @@ def submit(
 ) -> None:
     """Run a posegrid command on a cluster with the code of this working tree, and follow its log."""
     _check(command, cluster, address, attach, stop)
+    from posegrid.orchestration.launch.cluster import cluster_environment
+    from posegrid.orchestration.launch.jobs import Jobs
+
     with cluster_environment(), _dashboard(cluster, address) as (dashboard, options):
         jobs = Jobs(dashboard)
         if stop is not None:
@@ -62,11 +66,31 @@ def submit(
     raise typer.Exit(ended.exit_status)
 
 
+def ui(
+    home: Home = Path("runs"),
+    port: Annotated[int, typer.Option("--port", help="Port on localhost.")] = 5000,
+    cluster: Cluster = None,
+    dashboard: Annotated[
+        int, typer.Option("--dashboard-port", help="With --cluster: port on localhost for Ray's dashboard.")
+    ] = 8265,
+) -> None:
+    """Show the MLflow UI on localhost: of the results under --home, or with --cluster of a cluster."""
+    if cluster is not None:
+        open_ui(cluster, port, dashboard, say)
+        return
+    from posegrid.orchestration.tracking_pages import serve_ui
+
+    serve_ui(home, port, say)
+
+
 def open_ui(cluster: Path, port: int, dashboard: int, say: Callable[[str], None]) -> None:
     """Tunnel MLflow and the dashboard of a cluster to localhost until interrupted.
 
     Raises ValueError if a port is taken or the head cannot be reached.
     """
+    from posegrid.orchestration.launch.cluster import cluster_environment, mlflow_login
+    from posegrid.orchestration.launch.tunnel import DASHBOARD, MLFLOW, free_port, head_of, private_address, tunnel
+
     for wanted, option in ((port, "--port"), (dashboard, "--dashboard-port")):
         if free_port(wanted) != wanted:
             raise ValueError(f"port {wanted} is taken. Choose another one with {option}.")
@@ -104,6 +128,8 @@ def _check(
 @contextmanager
 def _dashboard(cluster: Path | None, address: str | None) -> Iterator[tuple[str, str]]:
     """Address of the dashboard, and the options that lead there again."""
+    from posegrid.orchestration.launch.tunnel import DASHBOARD, free_port, head_of, tunnel
+
     if address is not None:
         yield address, f"--address {address}"
         return
@@ -113,8 +139,10 @@ def _dashboard(cluster: Path | None, address: str | None) -> Iterator[tuple[str,
         yield f"http://127.0.0.1:{port}", f"--cluster {file}"
 
 
-def _send(jobs: Jobs, command: list[str], wheel: Path | None) -> str:
+def _send(jobs: "Jobs", command: list[str], wheel: Path | None) -> str:
     """Pack and submit; returns the job's id."""
+    from posegrid.orchestration.launch.wheel import build_wheel, pack, working_tree
+
     root = working_tree()
     if wheel is None and root is None:
         raise ValueError(

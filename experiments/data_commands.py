@@ -1,21 +1,17 @@
 """The verbs of the command line that make and look at data; `cli` registers them."""
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from posegrid.experiments.answers import answering, say
+from posegrid.experiments.command_options import Json
+
 if TYPE_CHECKING:
     # commands import what they need when they run: `posegrid --help` answers at once
     from posegrid.datasets.prepare import Progress
-
-
-def say(text: str) -> None:
-    """Print a line at once, also into a pipe."""
-    typer.echo(text)
-    sys.stdout.flush()
 
 
 class _PreparationLines:
@@ -62,48 +58,62 @@ def prepare(
         Path | None,
         typer.Option("--protocol", help="TOML file with train, test, held_out, excluded, note: a split of your own."),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Turn raw files into one verified Arrow store. Repeat it to continue after an interruption."""
     from posegrid.datasets.prepare import prepare as run
     from posegrid.orchestration.recipe_files import parse_overrides
 
     options, progress = parse_overrides(option or []), _PreparationLines()
-    if address:
-        from posegrid.orchestration.launch.ray_prepare import on_cluster
+    with answering(json_) as answer:
+        if address:
+            from posegrid.orchestration.launch.ray_prepare import on_cluster
 
-        with on_cluster(address) as elsewhere:
-            store = run(source, raw, out, options=options, elsewhere=elsewhere, protocol=protocol, progress=progress)
-    else:
-        store = run(source, raw, out, options=options, processes=processes, protocol=protocol, progress=progress)
-    splits = {split: 0 for split in ("train", "held_out", "test", "unused")}
-    for sequence in store.sequences:
-        splits[sequence.split] += sequence.frames
-    counts = ", ".join(f"{split} {frames:,}" for split, frames in splits.items() if frames)
-    say(f"{out}: {len(store.sequences)} sequences, frames: {counts}; hash {store.content_hash[:16]}")
+            with on_cluster(address) as elsewhere:
+                store = run(
+                    source, raw, out, options=options, elsewhere=elsewhere, protocol=protocol, progress=progress
+                )
+        else:
+            store = run(source, raw, out, options=options, processes=processes, protocol=protocol, progress=progress)
+        splits = {split: 0 for split in ("train", "held_out", "test", "unused")}
+        for sequence in store.sequences:
+            splits[sequence.split] += sequence.frames
+        counts = ", ".join(f"{split} {frames:,}" for split, frames in splits.items() if frames)
+        answer.show(f"{out}: {len(store.sequences)} sequences, frames: {counts}; hash {store.content_hash[:16]}")
+        about = {"store": out, "source": store.source, "hash": store.content_hash}
+        answer.give(about | {"sequences": len(store.sequences), "frames": splits})
 
 
 def export(
     store: Annotated[str, typer.Argument(help="Folder or address of a store.")],
     folder: Annotated[Path, typer.Argument(help="New folder for frames.parquet, sequences.parquet and store.json.")],
+    json_: Json = False,
 ) -> None:
     """Write a store as Parquet for other tools; `posegrid prepare parquet --raw FOLDER` reads it back."""
     from posegrid.datasets.parquet import export as run
     from posegrid.datasets.store import open_store
 
-    opened = open_store(store)
-    run(opened, folder)
-    say(f"{folder}: {len(opened.sequences)} sequences, {int(opened.lengths.sum()):,} frames")
+    with answering(json_) as answer:
+        opened = open_store(store)
+        run(opened, folder)
+        sequences, frames = len(opened.sequences), int(opened.lengths.sum())
+        answer.show(f"{folder}: {sequences} sequences, {frames:,} frames")
+        answer.give({"folder": folder, "sequences": sequences, "frames": frames, "hash": opened.content_hash})
 
 
 def publish(
     store: Annotated[Path, typer.Argument(help="Folder of a store.")],
     address: Annotated[str, typer.Argument(help="Where it goes, such as s3://bucket/name or file:///shared/name.")],
+    json_: Json = False,
 ) -> None:
     """Upload a store, so that every node of a cluster can fetch it with --data ADDRESS."""
     from posegrid.datasets.addresses import shown
     from posegrid.datasets.store_cache import publish as run
 
-    say(f"{shown(address)}: hash {run(store, address)[:16]}")
+    with answering(json_) as answer:
+        content_hash = run(store, address)
+        answer.show(f"{shown(address)}: hash {content_hash[:16]}")
+        answer.give({"address": shown(address), "hash": content_hash})
 
 
 def fetch(
@@ -116,6 +126,7 @@ def fetch(
     mirror: Annotated[str | None, typer.Option("--mirror", help="Address of a copy of mocap.cs.cmu.edu.")] = None,
     pause: Annotated[float, typer.Option("--pause", help="Seconds between requests.")] = 1.0,
     max_gib: Annotated[float, typer.Option("--max-gib", help="Most GiB that one command may receive.")] = 8.0,
+    json_: Json = False,
 ) -> None:
     """Download motion files of the CMU database politely. Repeat it to continue or to verify what is there."""
     from posegrid.datasets.fetching import cmu as fetch_cmu
@@ -131,12 +142,17 @@ def fetch(
     manners = Manners(pause_s=pause, largest_total=int(max_gib * 2**30))
     wanted = fetch_cmu.numbers_of(subjects, "--subjects")
     some = fetch_cmu.numbers_of(takes, "--takes") if takes else None
-    with Downloader(manners, say=say) as downloader:
-        done = fetch_cmu.fetch(downloader, out, wanted, some, mirror=mirror, say=say)
-    say(
-        f"{out}: {done.fetched} files fetched, {done.there} were there and are unchanged; {done.received:,} bytes "
-        f"received, at most {max_gib:g} GiB. Checksums are in {out / fetch_cmu.SUMS}."
-    )
-    say(fetch_cmu.TERMS)
-    if len(wanted) > 1:
-        say(f"Next: posegrid prepare cmu --raw {out} --out data/cmu --option 'test_subjects=[\"{wanted[-1]:02d}\"]'")
+    with answering(json_) as answer:
+        with Downloader(manners, say=say) as downloader:
+            done = fetch_cmu.fetch(downloader, out, wanted, some, mirror=mirror, say=say)
+        answer.show(
+            f"{out}: {done.fetched} files fetched, {done.there} were there and are unchanged; {done.received:,} bytes "
+            f"received, at most {max_gib:g} GiB. Checksums are in {out / fetch_cmu.SUMS}."
+        )
+        say(fetch_cmu.TERMS)
+        if len(wanted) > 1:
+            say(
+                f"Next: posegrid prepare cmu --raw {out} --out data/cmu --option 'test_subjects=[\"{wanted[-1]:02d}\"]'"
+            )
+        counts = {"fetched_files": done.fetched, "unchanged_files": done.there, "received_bytes": done.received}
+        answer.give({"folder": out, **counts, "checksums": out / fetch_cmu.SUMS, "terms": fetch_cmu.TERMS})

@@ -7,19 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import answering
+from posegrid.experiments.command_options import Home, Json, TrackingUri, tracking_address, tracking_opener
 
 if TYPE_CHECKING:
     # commands import what they need when they run: `posegrid --help` answers at once
     from posegrid.orchestration.released import Conditioner
     from posegrid.orchestration.settings import Settings
     from posegrid.orchestration.tracking import Tracking
-
-Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-]
 
 
 def import_checkpoint(
@@ -46,32 +41,39 @@ def import_checkpoint(
     occlusion: Annotated[list[str] | None, typer.Option("--occlusion", help="Test patterns (repeatable).")] = None,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """Make a tracked run of a checkpoint as its authors released it; with --data, score it like any other."""
     from posegrid.experiments.scoring import score
     from posegrid.models.official_names import skeleton_of_release
     from posegrid.models.registry import config_class
     from posegrid.orchestration.released import log_released, read_as
-    from posegrid.orchestration.tracking import Tracking, sqlite_uri
+    from posegrid.orchestration.tracking import Tracking
 
     if occlusion and data is None:
         raise ValueError("--occlusion was given without --data, so nothing is scored. Add --data, or leave it out.")
     if not study or not all(sign.isalnum() or sign in "-_." for sign in study):
         raise ValueError(f"--study {study!r}: allowed are letters, digits, '-', '_' and '.'. Choose another name.")
-    address = tracking or sqlite_uri(home / "mlflow.db")
+    address, opened = tracking_address(home, tracking), tracking_opener(home, tracking)
     settings = _recipe(what, recipe, set_ or [])
     if skeleton is None:
         values = {key: value for key, value in settings.model.items() if key != "name"}
         skeleton = skeleton_of_release(settings.model["name"], config_class(settings.model["name"])(**values))
-    inside = _conditioner(settings, conditioner, skeleton, set_ or [], lambda: Tracking.existing(address))
-    released = read_as(file, settings, skeleton, entry=entry, conditioner=inside)
-    run = log_released(released, study, Tracking.open(address))
-    weights = sum(weight.numel() for weight in released.model.parameters())
-    say(f"{file.name} is run {run} ({settings.name}, {weights:,} parameters, sha256 {released.digest[:12]})")
-    if data is None:
-        say(f"Score it: posegrid evaluate {run} --data STORE --log")
-    else:
-        score(run, data, occlusion or ["none"], "test", None, lambda: Tracking.existing(address), say, log=True)
+    with answering(json_) as answer:
+        inside = _conditioner(settings, conditioner, skeleton, set_ or [], opened)
+        released = read_as(file, settings, skeleton, entry=entry, conditioner=inside)
+        run = log_released(released, study, Tracking.open(address))
+        weights = sum(weight.numel() for weight in released.model.parameters())
+        answer.show(
+            f"{file.name} is run {run} ({settings.name}, {weights:,} parameters, sha256 {released.digest[:12]})"
+        )
+        scores = None
+        if data is None:
+            answer.show(f"Score it: posegrid evaluate {run} --data STORE --log")
+        else:
+            scores = score(run, data, occlusion or ["none"], "test", None, opened, answer.show, log=True)
+        facts = {"run": run, "study": study, "tracking": address, "recipe": settings.name, "skeleton": skeleton}
+        answer.give(facts | {"parameters": weights, "sha256": released.digest, "evaluation": scores})
 
 
 def export_model(
@@ -79,30 +81,35 @@ def export_model(
     out: Annotated[Path, typer.Option("--out", help="File to write, ending with .pt2.")],
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """Write a lifter as a program of torch.export, which runs without posegrid."""
     from posegrid.datasets.skeletons import skeleton_named
     from posegrid.orchestration import checkpoint
     from posegrid.orchestration.program_file import DESCRIPTION, write_program
     from posegrid.orchestration.released import window_shape
-    from posegrid.orchestration.tracking import MODEL_ARTIFACT, Tracking, sqlite_uri
+    from posegrid.orchestration.tracking import MODEL_ARTIFACT
 
     if run.endswith(".pt"):
         model, settings, trained_on = checkpoint.load_model(Path(run))
     else:
-        opened = Tracking.existing(tracking or sqlite_uri(home / "mlflow.db"))
+        opened = tracking_opener(home, tracking)()
         opened.trial(run)
         with opened.fetched(run, MODEL_ARTIFACT) as file:
             model, settings, trained_on = checkpoint.load_model(file)
     skeleton = skeleton_named(trained_on["skeleton"])
     about = {"recipe": settings.name, "model": settings.model["name"], "skeleton": skeleton.name}
     about |= {"joints": list(skeleton.joints)}
-    described = write_program(out, model, window_shape(skeleton, settings.data.frames), about)
-    for name, content in described["inputs"].items():
-        say(f"{name}: {content}")
-    say(f"result: {described['output']}")
-    say(f"{out}: {out.stat().st_size / 2**20:.1f} MiB, checked; {DESCRIPTION} inside says what it is")
-    say(f'Use it: torch.export.load("{out}").module()({", ".join(f"{name}={name}" for name in described["inputs"])})')
+    with answering(json_) as answer:
+        described = write_program(out, model, window_shape(skeleton, settings.data.frames), about)
+        for name, content in described["inputs"].items():
+            answer.show(f"{name}: {content}")
+        answer.show(f"result: {described['output']}")
+        size = out.stat().st_size
+        answer.show(f"{out}: {size / 2**20:.1f} MiB, checked; {DESCRIPTION} inside says what it is")
+        given = ", ".join(f"{name}={name}" for name in described["inputs"])
+        answer.show(f'Use it: torch.export.load("{out}").module()({given})')
+        answer.give({"file": out, "bytes": size, **described})
 
 
 def _recipe(what: str, recipe: str | None, overrides: list[str]) -> "Settings":

@@ -1,25 +1,20 @@
 """The verbs of the command line for keypoints of one's own: lift them, animate what came out; `cli` registers them."""
 
-import json
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import Answer, answering, say
+from posegrid.experiments.command_options import Home, Json, TrackingUri, tracking_address
 
 if TYPE_CHECKING:
     # commands import what they need when they run: `posegrid --help` answers at once
     from posegrid.orchestration.lifting_jobs import LiftJob, LiftOutcome
     from posegrid.orchestration.own_keypoints import Lifted
 
-Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-]
 Seconds = Annotated[float, typer.Option("--seconds", help="With an animation: how much of it; 0 draws all.")]
 Start = Annotated[float, typer.Option("--start", help="With an animation: seconds of the clip before it begins.")]
 Video = Annotated[str | None, typer.Option("--video", help="Video to draw; default: the first.")]
@@ -90,9 +85,9 @@ def lift(
     person: Person = None,
     start: Start = 0.0,
     seconds: Seconds = 10.0,
-    json_: Annotated[bool, typer.Option("--json", help="With one file as --out: print plain data, no table.")] = False,
     home: Home = Path("runs"),
     tracking: TrackingUri = None,
+    json_: Json = False,
 ) -> None:
     """Lift 2D keypoints of your own to 3D poses, in mm along the camera's axes, relative to the root joint.
 
@@ -103,7 +98,6 @@ def lift(
     from posegrid.orchestration.lifting_jobs import jobs_for
     from posegrid.orchestration.own_keypoints import reading_and_choices
     from posegrid.orchestration.recipe_files import parse_overrides
-    from posegrid.orchestration.tracking import sqlite_uri
 
     one_file = out.suffix == ".parquet"
     if animate is not None:
@@ -121,23 +115,22 @@ def lift(
     # an animation shows the hypotheses as a cloud
     options |= {"keep_hypotheses": keep or animate is not None, "changes": tuple(set_ or []), "batch": batch}
     reading, choices = reading_and_choices(options | parse_overrides(option or []))
-    address_of_runs = tracking or sqlite_uri(home / "mlflow.db")
+    address_of_runs = tracking_address(home, tracking)
     sources = clip_sources(inputs, reading.format)
-    if one_file:
+    with answering(json_) as answer:
+        if not one_file:
+            jobs = jobs_for(model, address_of_runs, sources, out, reading, choices)
+            answer.give(_lift_folder(jobs, workers, address, answer))
+            return
         from posegrid.orchestration.found_models import find_model
         from posegrid.orchestration.own_keypoints import lift_sources
         from posegrid.orchestration.tracking import Tracking
 
         found = find_model(model, lambda: Tracking.existing(address_of_runs))
-        lifted = lift_sources(found, sources, out, reading, choices, progress=None if json_ else _LiftingLines())
-        if json_:
-            say(json.dumps(asdict(lifted), indent=1, default=str))
-        else:
-            _tell(lifted)
-        if animate is not None:
-            draw(out, animate, video, person, start, seconds, told=not json_)
-        return
-    _lift_folder(jobs_for(model, address_of_runs, sources, out, reading, choices), workers, address)
+        lifted = lift_sources(found, sources, out, reading, choices, progress=_LiftingLines())
+        _tell(lifted, answer)
+        drawn = {} if animate is None else {"drawing": draw(out, animate, video, person, start, seconds, answer)}
+        answer.give(_plain(lifted) | drawn)
 
 
 def animate(
@@ -147,17 +140,19 @@ def animate(
     person: Person = None,
     start: Start = 0.0,
     seconds: Seconds = 10.0,
+    json_: Json = False,
 ) -> None:
     """Draw lifted poses: 2D input, pose from two sides, hidden joints, hypotheses and truth where there are any."""
     _check_animation(out, True)
-    draw(poses, out, video, person, start, seconds)
+    with answering(json_) as answer:
+        answer.give(draw(poses, out, video, person, start, seconds, answer))
 
 
 def draw(
-    poses: Path, out: Path, video: str | None, person: str | None, start: float, seconds: float, *, told: bool = True
-) -> None:
-    """Write a drawing of a pose file and say what it shows if `told`. Raises ValueError as `read_poses` and
-    `write_drawing` do."""
+    poses: Path, out: Path, video: str | None, person: str | None, start: float, seconds: float, answer: Answer
+) -> dict[str, Any]:
+    """Write a drawing of a pose file, show what is in it and return it as plain data. Raises ValueError as `read_poses`
+    and `write_drawing` do."""
     from posegrid.datasets.keypoints.pose_files import read_about, read_poses
     from posegrid.experiments.drawing.drawings import write_drawing
 
@@ -169,8 +164,9 @@ def draw(
     clip = read_poses(poses, video, person, first, max(round(seconds * rate), 1) if seconds else None)
     frames = write_drawing(clip, out)
     numbers = clip.rows.frame
-    if told:
-        say(f"{out}: {clip.video}, person {clip.person}, frames {numbers[0]} to {numbers[-1]}, {frames} drawn")
+    answer.show(f"{out}: {clip.video}, person {clip.person}, frames {numbers[0]} to {numbers[-1]}, {frames} drawn")
+    whose = {"file": out, "video": clip.video, "person": clip.person}
+    return whose | {"first_frame": numbers[0], "last_frame": numbers[-1], "frames_drawn": frames}
 
 
 def _check_animation(file: Path, one_file: bool) -> None:
@@ -202,7 +198,11 @@ class _LiftingLines:
         say(f"  {clip}: {done:,}/{total:,} frames, about {left:.0f} s left")
 
 
-def _lift_folder(jobs: "list[LiftJob]", workers: int, address: str | None) -> None:
+def _plain(lifted: "Lifted") -> dict[str, Any]:
+    return {field.name: getattr(lifted, field.name) for field in fields(lifted)}
+
+
+def _lift_folder(jobs: "list[LiftJob]", workers: int, address: str | None, answer: Answer) -> dict[str, Any]:
     from posegrid.datasets.executors import in_turn
     from posegrid.orchestration.lifting_jobs import run_job
 
@@ -213,17 +213,21 @@ def _lift_folder(jobs: "list[LiftJob]", workers: int, address: str | None) -> No
     else:
         outcomes = in_turn(run_job, jobs)
     began, frames, failed = time.monotonic(), 0, []
+    files: dict[int, dict[str, Any]] = {}
     for number, (index, outcome) in enumerate(outcomes, start=1):
         say(f"[{number}/{len(jobs)}] {jobs[index].source.place}: {_outcome(jobs[index], outcome)}")
         frames += 0 if outcome.lifted is None else outcome.lifted.frames
         failed += [jobs[index].source.place] if outcome.error else []
+        made = {"file": jobs[index].out} if outcome.lifted is None else _plain(outcome.lifted)
+        files[index] = {"source": jobs[index].source.place, "was_there": outcome.lifted is None, **made}
     took = time.monotonic() - began
-    say(f"{len(jobs) - len(failed)} of {len(jobs)} files lifted, {frames:,} poses in {took:.1f} s")
+    answer.show(f"{len(jobs) - len(failed)} of {len(jobs)} files lifted, {frames:,} poses in {took:.1f} s")
     if failed:
         raise ValueError(
             f"{len(failed)} of {len(jobs)} files could not be lifted (see above): {', '.join(failed[:3])}"
             f"{', ...' if len(failed) > 3 else ''}. Correct them and repeat the command: what is done is kept."
         )
+    return {"files": [files[index] for index in sorted(files)], "frames": frames, "seconds": took}
 
 
 def _outcome(job: "LiftJob", outcome: "LiftOutcome") -> str:
@@ -235,7 +239,7 @@ def _outcome(job: "LiftJob", outcome: "LiftOutcome") -> str:
     return "\n".join([*lines, *(f"  note: {note}" for note in outcome.lifted.notes)])
 
 
-def _tell(lifted: "Lifted") -> None:
+def _tell(lifted: "Lifted", answer: Answer) -> None:
     from posegrid.orchestration.own_keypoints import LiftedClip
 
     def row(clip: LiftedClip) -> str:
@@ -248,15 +252,15 @@ def _tell(lifted: "Lifted") -> None:
     head = (
         f"{'first':>8}{'frames':>9}{'Hz':>8}{'hidden':>9}{'spread mm':>11}{'MPJPE mm' if truth else '':>{11 * truth}}"
     )
-    say(f"{'video':<32} {'person':<12}{head}")
+    answer.show(f"{'video':<32} {'person':<12}{head}")
     for clip in lifted.clips[:40]:
-        say(row(clip))
+        answer.show(row(clip))
     if len(lifted.clips) > 40:
-        say(f"... and {len(lifted.clips) - 40} more")
+        answer.show(f"... and {len(lifted.clips) - 40} more")
     for note in lifted.notes:
-        say(f"note: {note}")
+        answer.show(f"note: {note}")
     speed = lifted.frames / max(lifted.seconds, 1e-9)
-    say(
+    answer.show(
         f"{lifted.file}: {lifted.frames:,} poses in {lifted.seconds:.1f} s ({speed:,.0f} per second, "
         f"{lifted.network_s / max(lifted.seconds, 1e-9):.0%} of the time in the network)"
     )
@@ -274,13 +278,16 @@ def export_keypoints(
     hide: Annotated[
         list[str] | None, typer.Option("--hide", help="Hide a joint (repeatable): RWrist:1.0:1.8, in seconds.")
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Write a piece of a store as a keypoint table, as a detector would: something to try `posegrid lift` on."""
     from posegrid.datasets.keypoints.export_table import Hidden, export_table
     from posegrid.datasets.store import open_store
 
     hidden = tuple(Hidden.of(text) for text in hide or [])
-    written, frames = export_table(
-        open_store(store), out, sequence, start=start, seconds=seconds, every=every, hide=hidden
-    )
-    say(f"{out}: {written.name}, {frames} frames")
+    with answering(json_) as answer:
+        written, frames = export_table(
+            open_store(store), out, sequence, start=start, seconds=seconds, every=every, hide=hidden
+        )
+        answer.show(f"{out}: {written.name}, {frames} frames")
+        answer.give({"file": out, "sequence": written.name, "frames": frames})

@@ -1,12 +1,12 @@
 """The verbs of the command line that make MLflow models of trained ones; `cli` registers them."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import answering
+from posegrid.experiments.command_options import Home, Json, TrackingUri, tracking_opener
 
 if TYPE_CHECKING:
     # commands import what they need when they run: `posegrid --help` answers at once
@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from posegrid.orchestration.tracking import Tracking
 
 Run = Annotated[str, typer.Argument(help="Trained model: run id, run name, recipe, or models:/NAME@ALIAS.")]
-Home = Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")]
-TrackingUri = Annotated[
-    str | None,
-    typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print plain data instead of lines.")]
 
 
 def package(run: Run, home: Home = Path("runs"), tracking: TrackingUri = None, json_: Json = False) -> None:
@@ -27,12 +21,11 @@ def package(run: Run, home: Home = Path("runs"), tracking: TrackingUri = None, j
 
     Repeated for the same model and sources, it finds what is there.
     """
-    packaged, opened = _packaged(run, home, tracking)
-    if json_:
-        say(json.dumps(_plain(packaged, opened), indent=1))
-        return
-    for line in _lines(packaged, packaged.address, opened):
-        say(line)
+    with answering(json_) as answer:
+        packaged, opened = _packaged(run, home, tracking)
+        for line in _lines(packaged, packaged.address, opened):
+            answer.show(line)
+        answer.give(_plain(packaged, opened))
 
 
 def register(
@@ -51,23 +44,21 @@ def register(
     """
     from posegrid.orchestration.model_registry import register
 
-    packaged, opened = _packaged(run, home, tracking)
-    version = register(opened, packaged, name, alias)
-    address = f"models:/{name}@{alias[0]}" if alias else f"models:/{name}/{version}"
-    if json_:
-        say(json.dumps(_plain(packaged, opened) | {"registered": address, "version": version}, indent=1))
-        return
-    say(f"{name}, version {version}{''.join(f', {one}' for one in alias or [])}: {address}")
-    for line in _lines(packaged, address, opened):
-        say(line)
+    with answering(json_) as answer:
+        packaged, opened = _packaged(run, home, tracking)
+        version = register(opened, packaged, name, alias)
+        address = f"models:/{name}@{alias[0]}" if alias else f"models:/{name}/{version}"
+        answer.show(f"{name}, version {version}{''.join(f', {one}' for one in alias or [])}: {address}")
+        for line in _lines(packaged, address, opened):
+            answer.show(line)
+        answer.give(_plain(packaged, opened) | {"registered": address, "version": version})
 
 
 def _packaged(run: str, home: Path, tracking: str | None) -> "tuple[Packaged, Tracking]":
     from posegrid.orchestration.found_models import trained_run
     from posegrid.orchestration.model_registry import package
-    from posegrid.orchestration.tracking import Tracking, sqlite_uri
 
-    opened = Tracking.existing(tracking or sqlite_uri(home / "mlflow.db"))
+    opened = tracking_opener(home, tracking)()
     return package(opened, trained_run(run, opened, "RUN")), opened
 
 

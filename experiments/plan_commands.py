@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import answering
+from posegrid.experiments.command_options import (
+    Axis,
+    CpusEach,
+    GpusEach,
+    Home,
+    Json,
+    Set,
+    TrackingUri,
+    WorkerCount,
+    tracking_address,
+)
 
 if TYPE_CHECKING:
     # imported when used: `posegrid --help` answers at once
@@ -24,26 +35,16 @@ def plan_command(
         typer.Option("--as", help="Without data: plan with the published size of h36m, mpi_inf_3dhp or amass."),
     ] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study; default: grid and data.")] = None,
-    home: Annotated[Path, typer.Option("--home", help="Folder for results: where finished runs are.")] = Path("runs"),
-    tracking: Annotated[
-        str | None,
-        typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-    ] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
     address: Annotated[
         str | None, typer.Option("--address", help="Ray cluster whose size is asked; default: --gpus, or one machine.")
     ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            "--workers", help="Workers of each training; 2-8: as there is room; 0: none but the trial itself."
-        ),
-    ] = "1",
-    gpus_each: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0: CPUs.")] = 0,
-    cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="Change a value, as with `posegrid grid`.")] = None,
-    axis: Annotated[
-        list[str] | None, typer.Option("--axis", help="Cross the grid with values (repeatable): training.lr=1e-3,2e-4")
-    ] = None,
+    workers: WorkerCount = "1",
+    gpus_each: GpusEach = 0,
+    cpus: CpusEach = 1,
+    set_: Set = None,
+    axis: Axis = None,
     machine: Annotated[
         str | None, typer.Option("--machine", help="Kind of machine, as named in the price table; default: its own.")
     ] = None,
@@ -61,42 +62,38 @@ def plan_command(
         ),
     ] = None,
     stages: Annotated[bool, typer.Option("--stages", help="List every stage, also of large studies.")] = False,
-    json_: Annotated[bool, typer.Option("--json", help="Print plain data instead of tables.")] = False,
+    json_: Json = False,
 ) -> None:
     """Cells, what is done already, hours, cost and wall-clock of a grid. Starts nothing and writes nothing."""
-    import json
-
     from posegrid.experiments.costing.machines import machine as machine_named
     from posegrid.experiments.costing.plan_table import plain_plan, plan_lines
     from posegrid.experiments.costing.study_cost import study_cost
     from posegrid.experiments.planning import plan
     from posegrid.orchestration.launch.resources import Resources
     from posegrid.orchestration.settings import fingerprint
-    from posegrid.orchestration.tracking import sqlite_uri
 
     resources = Resources.asked(workers, gpus=gpus_each, cpus=cpus)
     chosen = machine_named(machine, gpu=gpus_each > 0, file=prices)
     grid, decides = grid_or_recipe(name, set_ or [], axis or [])
     store = _store(data, as_)
-    runs = _existing(tracking or sqlite_uri(home / "mlflow.db"))
+    runs = _existing(tracking_address(home, tracking))
     changes = [*(set_ or []), *(axis or [])]
     changed = f"-{fingerprint(sorted(changes))[:6]}" if changes else ""  # as `posegrid grid` names it
-    planned = plan(
-        study or f"{Path(name).stem}-{store.source}{changed}",
-        grid,
-        store,
-        set_,
-        decides=decides,
-        tracking=None if runs is None else lambda: runs,
-        gpu=gpus_each > 0,
-    )
-    cost = study_cost(planned, chosen, resources, runs, [_searched(text) for text in search or []])
-    clocks = [cost.on(number) for number in gpus or [_devices(cost, address, resources)]]
-    if json_:
-        say(json.dumps(plain_plan(cost, clocks), indent=1))
-        return
-    for line in plan_lines(cost, clocks, every_stage=stages):
-        say(line)
+    with answering(json_) as answer:
+        planned = plan(
+            study or f"{Path(name).stem}-{store.source}{changed}",
+            grid,
+            store,
+            set_,
+            decides=decides,
+            tracking=None if runs is None else lambda: runs,
+            gpu=gpus_each > 0,
+        )
+        cost = study_cost(planned, chosen, resources, runs, [_searched(text) for text in search or []])
+        clocks = [cost.on(number) for number in gpus or [_devices(cost, address, resources)]]
+        for line in plan_lines(cost, clocks, every_stage=stages):
+            answer.show(line)
+        answer.give(plain_plan(cost, clocks))
 
 
 def grid_or_recipe(name: str, overrides: list[str], axes: list[str]) -> "tuple[Grid, bool]":

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import Answer, answering, say
+from posegrid.experiments.command_options import Address, Home, Json, Launch, TrackingUri
 
 if TYPE_CHECKING:
     # imported when used: `posegrid --help` answers at once
@@ -27,30 +28,21 @@ def reproduce(
         str | None, typer.Option("--data", help="Data store; default: data/synthetic, or that of the paper.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and plan it.")] = False,
-    home: Annotated[Path, typer.Option("--home", help="Folder for results: tracking database, artifacts.")] = Path(
-        "runs"
-    ),
-    tracking: Annotated[
-        str | None,
-        typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-    ] = None,
-    launch: Annotated[str, typer.Option("--launch", help='"ray" (default) or "local": one process without Ray.')] = (
-        "ray"
-    ),
-    address: Annotated[
-        str | None,
-        typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: this machine."),
-    ] = None,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    launch: Launch = "ray",
+    address: Address = None,
     gpus: Annotated[
         float | None, typer.Option("--gpus-per-worker", help="GPUs for each training; default: 0 if small, else 1.")
     ] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print the list as plain data.")] = False,
+    json_: Json = False,
 ) -> None:
     """Make the rows of a published table again: scaled down anywhere, or by the paper's full commands."""
     from posegrid.experiments.reproductions import table_named, tables
 
     if table is None:
-        _list(list(tables().values()), json_)
+        with answering(json_) as answer:
+            _list(list(tables().values()), answer)
         return
     if scale not in _SCALES:
         raise ValueError(f'--scale {scale} is unknown. Allowed are "small" and "paper". Choose one.')
@@ -58,28 +50,31 @@ def reproduce(
     where = ["--home", str(home), "--launch", launch]
     where += ["--tracking", tracking] if tracking else []
     where += ["--address", address] if address else []
-    if scale == "small":
-        _small(found, data, where, home, gpus or 0.0, dry_run)
-    else:
-        _paper(found, data, where, home, 1.0 if gpus is None else gpus, dry_run)
+    with answering(json_) as answer:
+        if scale == "small":
+            commands = _small(found, data, where, home, gpus or 0.0, dry_run)
+        else:
+            commands = _paper(found, data, where, home, 1.0 if gpus is None else gpus, dry_run)
+        ran = {"scale": scale, "ran": not dry_run, "home": home, "tracking": tracking}
+        answer.give(_plain(found, commands) | ran)
 
 
-def _list(every: "list[Table]", as_json: bool) -> None:
-    if as_json:
-        plain = [
-            {"name": one.name, "source": one.source, "protocol": one.protocol, "data": one.data, "note": one.note}
-            | {"commands": [f"posegrid {shlex.join(words)}" for words in one.commands]}
-            for one in every
-        ]
-        say(json.dumps(plain, indent=1))
-        return
+def _plain(table: "Table", commands: list[list[str]]) -> dict[str, Any]:
+    about = {"name": table.name, "source": table.source, "protocol": table.protocol, "data": table.data}
+    return about | {"note": table.note, "commands": [f"posegrid {shlex.join(words)}" for words in commands]}
+
+
+def _list(every: "list[Table]", answer: Answer) -> None:
     width = max(len(one.name) for one in every)
     for one in every:
         commands = (
             f"{len(one.commands)} command{'s' * (len(one.commands) != 1)}" if one.commands else "not yet possible"
         )
-        say(f"{one.name:<{width}}  {commands:<16}  {one.source}")
-    say("posegrid reproduce TABLE --scale small   runs a scaled-down version; --dry-run only prints what would run")
+        answer.show(f"{one.name:<{width}}  {commands:<16}  {one.source}")
+    answer.show(
+        "posegrid reproduce TABLE --scale small   runs a scaled-down version; --dry-run only prints what would run"
+    )
+    answer.give([_plain(one, [list(words) for words in one.commands]) for one in every])
 
 
 def _heading(table: "Table") -> None:
@@ -89,7 +84,10 @@ def _heading(table: "Table") -> None:
         say(f"note: {table.note}")
 
 
-def _small(table: "Table", data: str | None, where: list[str], home: Path, gpus: float, dry_run: bool) -> None:
+def _small(
+    table: "Table", data: str | None, where: list[str], home: Path, gpus: float, dry_run: bool
+) -> list[list[str]]:
+    """Run the scaled-down version; returns the commands that ran, or that would run."""
     from posegrid.datasets.addresses import is_address
     from posegrid.experiments.reproductions import grid_text, small_grids, unscaled
 
@@ -103,9 +101,11 @@ def _small(table: "Table", data: str | None, where: list[str], home: Path, gpus:
         _say_changes(one)
     store = data or str(_SYNTHETIC)
     there = is_address(store) or Path(store).exists()
+    ran = []
     if data is None and not there:
         prepare = ["prepare", "synthetic", "--out", store, "--option", "seconds=4.0"]
         say(f"first: posegrid {shlex.join(prepare)}")
+        ran.append(prepare)
         if not dry_run:
             _run(prepare)
     folder = home / "reproduce"
@@ -113,6 +113,7 @@ def _small(table: "Table", data: str | None, where: list[str], home: Path, gpus:
         file = folder / f"{one.name}.toml"
         words = ["grid", str(file), "--data", store, *where, *(["--gpus-per-worker", f"{gpus:g}"] if gpus else [])]
         say(f"posegrid {shlex.join(words)}")
+        ran.append(words)
         header = [f"{table.name} of published.toml, scaled down by `posegrid reproduce {table.name} --scale small`"]
         if dry_run:
             with tempfile.TemporaryDirectory(prefix="posegrid-") as scratch:
@@ -125,20 +126,26 @@ def _small(table: "Table", data: str | None, where: list[str], home: Path, gpus:
         _run(words)
     for words in unscaled(table):
         say(f"posegrid {shlex.join(words)}   (as published: it trains nothing)")
+        ran.append(words)
         if not dry_run:
             _run(words)
     say("SCALED DOWN, see above: not comparable with the published table.")
+    return ran
 
 
-def _paper(table: "Table", data: str | None, where: list[str], home: Path, gpus: float, dry_run: bool) -> None:
+def _paper(
+    table: "Table", data: str | None, where: list[str], home: Path, gpus: float, dry_run: bool
+) -> list[list[str]]:
+    """Run the published version; returns the commands that ran, or that would run."""
     from posegrid.experiments.reproductions import paper_commands
 
     store = data or f"data/{table.data}"
-    commands = paper_commands(table, store, gpus)
+    commands, ran = paper_commands(table, store, gpus), []
     _heading(table)
     for words in commands:
         trains = words[0] in ("grid", "train")
         full = [*words, *where] if trains else words
+        ran.append(full)
         say(f"posegrid {shlex.join(full)}")
         if not dry_run:
             _run(full)
@@ -146,6 +153,7 @@ def _paper(table: "Table", data: str | None, where: list[str], home: Path, gpus:
             there = Path(store).exists() or "://" in store
             changes = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
             _plan(words[1], store if there else None, home, gpus, changes, like=table.data)
+    return ran
 
 
 def _say_changes(small: "SmallGrid") -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from posegrid.datasets.addresses import shown
 from posegrid.datasets.store import Store, open_store
+from posegrid.experiments.answers import say
 from posegrid.models.interface import Lifter
 from posegrid.orchestration import checkpoint
 from posegrid.orchestration.evaluation import Scores, evaluate
@@ -46,12 +47,12 @@ def score(
     split: str,
     hypotheses: int | None,
     tracking: Callable[[], Tracking],
-    say: Callable[[str], None],
+    show: Callable[[str], None],
     *,
     changes: list[str] | None = None,
     log: bool = False,
-) -> None:
-    """Print the per-action table of a model under each pattern.
+) -> dict[str, Any]:
+    """Print the per-action table of a model under each pattern with `show`; returns the scores as plain data.
 
     changes: another protocol than the recipe's, such as "evaluation.score=overlap". log: log the scores in the run too,
     as its own stage does: as many windows as its recipe says, metrics, table, examples and the tag. Raises what
@@ -74,16 +75,43 @@ def score(
         settings = replace(settings, evaluation=replace(settings.evaluation, every=1))
     if hypotheses is not None:
         settings = replace(settings, evaluation=replace(settings.evaluation, hypotheses=hypotheses))
+    found = []
     for pattern in resolved:
         scores = evaluate(model, store, settings, pattern, Workers(), split=split)
         label, protocol = occlusion_label(pattern), scoring_protocol(settings)
-        say(f"# {settings.name} on {store.source} ({split}), {label}; {protocol}; mm")
-        say(per_action_csv(scores))
+        show(f"# {settings.name} on {store.source} ({split}), {label}; {protocol}; mm")
+        show(per_action_csv(scores))
         if scores.sets is not None:
-            say(f"# sets of {settings.evaluation.hypotheses} hypotheses, by joint")
-            say(per_joint_csv(scores))
+            show(f"# sets of {settings.evaluation.hypotheses} hypotheses, by joint")
+            show(per_joint_csv(scores))
         if log:
-            _log(tracking(), run, settings, store, pattern, scores, say)
+            _log(tracking(), run, settings, store, pattern, scores)
+        found.append({"occlusion": label, **_plain_scores(scores)})
+    return {
+        **about(run, settings, store, split),
+        "protocol": scoring_protocol(settings),
+        "hypotheses": settings.evaluation.hypotheses,
+        "scores": found,
+        "logged": log,
+    }
+
+
+def about(run: str, settings: Settings, store: Store, split: str) -> dict[str, Any]:
+    """What was looked at, as plain data: the model and where it comes from, the data and which part of them."""
+    origin = {"run": None, "file": run} if run.endswith(".pt") else {"run": run, "file": None}
+    return {**origin, "recipe": settings.name, "data": store.source, "data_hash": store.content_hash, "split": split}
+
+
+def _plain_scores(scores: Scores) -> dict[str, Any]:
+    """The rows of the tables by their keys, not rounded."""
+    plain: dict[str, Any] = {
+        "action_wise": scores.sums.action_wise(),
+        "frame_wise": scores.sums.frame_wise(),
+        "per_action": scores.sums.per_action(),
+    }
+    if scores.sets is not None:
+        plain["sets_per_joint"] = dict(zip(scores.sums.skeleton.joints, scores.sets.per_joint(), strict=True))
+    return plain
 
 
 def with_protocol(settings: Settings, changes: list[str]) -> Settings:
@@ -106,7 +134,6 @@ def _log(
     store: Store,
     pattern: dict[str, Any],
     scores: Scores,
-    say: Callable[[str], None],
 ) -> None:
     label = occlusion_label(pattern)
     before = tracking.trial(run).evaluated.get(label)

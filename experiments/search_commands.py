@@ -6,7 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from posegrid.experiments.data_commands import say
+from posegrid.experiments.answers import answering, say
+from posegrid.experiments.command_options import (
+    Address,
+    CpusEach,
+    Data,
+    GpusEach,
+    Home,
+    Json,
+    Launch,
+    Storage,
+    TrackingUri,
+    WorkerCount,
+)
 
 if TYPE_CHECKING:
     # imported when used: `posegrid --help` answers at once
@@ -15,7 +27,7 @@ if TYPE_CHECKING:
 
 def search(
     name: Annotated[str, typer.Argument(help="Search name or path of a TOML file.")],
-    data: Annotated[str, typer.Option("--data", help="Prepared data store: a folder or an address.")],
+    data: Data,
     trials: Annotated[int | None, typer.Option("--trials", help="Number of trials; default: the file's.")] = None,
     at_once: Annotated[
         int | None, typer.Option("--at-once", help="tpe: trials of each round after the first; default: the file's.")
@@ -26,38 +38,27 @@ def search(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="File for the winner's recipe, such as best.toml.")] = None,
     study: Annotated[str | None, typer.Option("--study", help="Name of the study; default: search and data.")] = None,
-    home: Annotated[Path, typer.Option("--home", help="Folder for results.")] = Path("runs"),
-    tracking: Annotated[
-        str | None,
-        typer.Option("--tracking", envvar="MLFLOW_TRACKING_URI", help="MLflow server; default: SQLite under --home."),
-    ] = None,
-    storage: Annotated[
-        str | None, typer.Option("--storage", help="Folder or address for the state of unfinished runs.")
-    ] = None,
-    launch: Annotated[str, typer.Option("--launch", help='"ray" (default) or "local": one process, no Ray.')] = "ray",
-    address: Annotated[
-        str | None,
-        typer.Option("--address", envvar="RAY_ADDRESS", help="Ray cluster to join; default: start Ray here."),
-    ] = None,
-    workers: Annotated[
-        str,
-        typer.Option(
-            "--workers", help="Workers of each training; 2-8: as there is room; 0: none but the trial itself."
-        ),
-    ] = "1",
-    gpus: Annotated[float, typer.Option("--gpus-per-worker", help="GPUs for each worker; 0 trains on CPUs.")] = 0,
-    cpus: Annotated[int, typer.Option("--cpus-per-worker", help="CPU cores for each worker.")] = 1,
+    home: Home = Path("runs"),
+    tracking: TrackingUri = None,
+    storage: Storage = None,
+    launch: Launch = "ray",
+    address: Address = None,
+    workers: WorkerCount = "1",
+    gpus: GpusEach = 0,
+    cpus: CpusEach = 1,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a value of the recipe (repeatable), as with `posegrid grid`."),
     ] = None,
+    json_: Json = False,
 ) -> None:
     """Search values of a recipe, score the best with several seeds, write its recipe. Repeat it to continue."""
     from functools import partial
 
     from posegrid.datasets.store import open_store
     from posegrid.experiments import studies
-    from posegrid.experiments.reports.search_report import report_search
+    from posegrid.experiments.reports.plain_report import plain_report
+    from posegrid.experiments.reports.search_report import plain_search, report_search
     from posegrid.experiments.search_study import SearchPlan, run
     from posegrid.orchestration.launch.resources import Resources
     from posegrid.orchestration.tracking import Tracking
@@ -77,7 +78,11 @@ def search(
         runs=partial(Tracking.existing, where.tracking),
         gpu=where.gpu,
     )
-    report_search(resolved, run(planned, where, say), say, out)
+    with answering(json_) as answer:
+        found = run(planned, where, say)
+        report = report_search(resolved, found, answer.show, out, say)
+        if json_:
+            answer.give(plain_search(resolved, found) | plain_report(report, found.study.tracking))
 
 
 def resolved_search(name: str, changes: dict[str, int | str], overrides: list[str]) -> "ResolvedSearch":

@@ -7,6 +7,7 @@ import base64
 import csv
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -33,13 +34,27 @@ MOST_PICTURES = 12
 """Pictures of examples that one call draws; the page shows examples of its own."""
 
 
-def build_report(tracking: Tracking, study: str, say: Say, out: Path | None = None) -> StudyResults:
-    """Build, print and log the report of a study. `out` receives copies. Raises ValueError if nothing is scored."""
-    results = read_study(tracking, study)
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a report was built from."""
+
+    results: StudyResults
+    rows: list[Row]
+    """Of the table of models."""
+
+
+def build_report(
+    tracking: Tracking, study: str, say: Say, out: Path | None = None, remark: Say | None = None
+) -> Report:
+    """Build, print and log the report of a study. `out` receives copies. Raises ValueError if nothing is scored.
+
+    say: prints tables. remark: prints what is no result, such as what was measured; by default `say`.
+    """
+    results, remark = read_study(tracking, study), remark or say
     control = f"predicting the mean training pose: {results.control_mm:.1f} mm MPJPE"
     say(f"\n{results.title}\ndata: {results.source}; {control}")
     texts, figures = _matrices(results, say)
-    rows = model_rows(results, costs_of_members(tracking, results, say) if len(results.matrices) > 1 else {})
+    rows = model_rows(results, costs_of_members(tracking, results, remark) if len(results.matrices) > 1 else {})
     texts |= _model_tables(results, rows) | _published(results)
     for name, text in texts.items():
         if name.endswith(".md"):
@@ -51,14 +66,14 @@ def build_report(tracking: Tracking, study: str, say: Say, out: Path | None = No
     html = page(gather(tracking, results, rows), _figures_of_searches(tracking, results))
     tracking.log_text(results.parent, html, PAGE)
     _log_diagonals(tracking, results)
-    _log_pictures(tracking, results, say)
+    _log_pictures(tracking, results, remark)
     if out is not None:
         _copy(out, texts | {PAGE: html}, figures)
-    say(
+    remark(
         f"{PAGE}, {len(figures)} figures and {len(texts)} tables are in the parent run {results.parent} under report/"
         + (f"; copies in {out}" if out is not None else "")
     )
-    return results
+    return Report(results=results, rows=rows)
 
 
 def _matrices(results: StudyResults, say: Say) -> tuple[dict[str, str], dict[str, Figure]]:

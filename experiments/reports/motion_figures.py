@@ -3,6 +3,7 @@
 import csv
 import io
 from textwrap import wrap
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -51,6 +52,29 @@ def speed_csv(curves: dict[str, SpeedSums]) -> str:
         for low, high, frames, share, error in columns:
             writer.writerow([label, f"{low:g}", high, frames, f"{share:.6f}", f"{error:.4f}" if frames else ""])
     return text.getvalue()
+
+
+def plain_speed(sums: SpeedSums) -> list[dict[str, Any]]:
+    """A curve as plain data, a row for each bin; the last one, of everything faster, has no upper end."""
+    edges = np.round(sums.bins.edges, 9)
+    columns = zip(edges, [*edges[1:], None], sums.frames(), sums.cdf(), sums.mpjpe_mm(), strict=True)
+    keys = ("from_m_per_s", "to_m_per_s", "frames", "cdf", "mpjpe_mm")
+    return [dict(zip(keys, row, strict=True)) for row in columns]
+
+
+def plain_strides(outcomes: list[Outcome], policy: StridePolicy) -> dict[str, Any]:
+    """What each policy costs, as plain data: the numbers of `strides_table`, shares from 0 to 1."""
+    policies = {
+        one.name: {
+            "mpjpe_mm": one.mpjpe_mm,
+            "detections": one.detections,
+            "saved": 1 - one.detections / outcomes[0].detections,
+            "short_stride": float((one.strides[one.strides > 0] == policy.short).mean()),
+        }
+        for one in outcomes
+    }
+    asked = {"short_frames": policy.short, "long_frames": policy.long, "threshold_m_per_s": policy.threshold}
+    return {**asked, "hold_frames": policy.hold, "policies": policies}
 
 
 def strides_table(outcomes: list[Outcome], policy: StridePolicy, what: str) -> str:

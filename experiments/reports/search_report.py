@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from posegrid.experiments.reports.grid_report import build_report
+from posegrid.experiments.reports.grid_report import Report, build_report
 from posegrid.experiments.reports.model_table import model_rows, model_table
 from posegrid.experiments.reports.search_figures import parallel_coordinates, response_surface
 from posegrid.experiments.search_files import ResolvedSearch
@@ -21,8 +21,13 @@ from posegrid.orchestration.search import Outcome, importances
 Say = Callable[[str], None]
 
 
-def report_search(resolved: ResolvedSearch, found: Found, say: Say, out: Path | None = None) -> str:
-    """Print and log the report; returns the winner's recipe as text, of which `out` receives a copy."""
+def report_search(
+    resolved: ResolvedSearch, found: Found, say: Say, out: Path | None = None, remark: Say | None = None
+) -> Report:
+    """Print and log the report; `out` receives the winner's recipe. Returns the report of the winner's runs.
+
+    say: prints results. remark: prints what is none; by default `say`.
+    """
     search, tracking, parent = resolved.search, found.study.tracking, found.study.parent
     say("\n" + search.title + "\n" + "\n".join(trial_table(resolved, found)))
     mattered = importances(resolved.strategy, found.outcomes)
@@ -36,8 +41,8 @@ def report_search(resolved: ResolvedSearch, found: Found, say: Say, out: Path | 
     for name, figure in figures.items():
         if figure is not None:
             tracking.log_figure(parent, figure, f"search/{name}.png")
-    results = build_report(tracking, found.study.name, say)
-    say("\n" + model_table(results, model_rows(results, {})))
+    report = build_report(tracking, found.study.name, say, None, remark)
+    say("\n" + model_table(report.results, model_rows(report.results, {})))
     if found.diverged:
         say(f"{found.diverged} of the winner's runs diverged; the scores above are those of the others")
     assert found.best.objective is not None
@@ -49,7 +54,7 @@ def report_search(resolved: ResolvedSearch, found: Found, say: Say, out: Path | 
         write(out, text)
     at = f"search/winner.toml of run {parent}" if out is None else str(out)
     say(f"the winner's recipe is {at}: {_command(resolved, 'winner.toml' if out is None else str(out))}")
-    return text
+    return report
 
 
 def trial_table(resolved: ResolvedSearch, found: Found) -> list[str]:
@@ -70,6 +75,31 @@ def trial_csv(resolved: ResolvedSearch, found: Found) -> str:
     for outcome in found.outcomes:
         writer.writerow([*_row(resolved, found, outcome), " ".join(outcome.runs)])
     return text.getvalue()
+
+
+def plain_search(resolved: ResolvedSearch, found: Found) -> dict[str, Any]:
+    """What the search printed, as plain data: the trials, what mattered, the winner and its recipe as TOML."""
+    trials = [
+        {
+            "trial": one.proposal.trial,
+            "round": one.proposal.round,
+            "epochs": resolved.epochs(one.proposal),
+            "values": one.proposal.values,
+            "objective": one.objective,
+            "diverged": one.objective is None,
+            "runs": one.runs,
+        }
+        for one in found.outcomes
+    ]
+    return {
+        "minimised": resolved.search.unit,
+        "selected_on": resolved.search.select_on,
+        "trials": trials,
+        "share_of_variance": importances(resolved.strategy, found.outcomes),
+        "best": trials[found.outcomes.index(found.best)],
+        "best_recipe": winner_text(resolved, found),
+        "diverged_runs_of_the_best": found.diverged,
+    }
 
 
 def winner_text(resolved: ResolvedSearch, found: Found) -> str:

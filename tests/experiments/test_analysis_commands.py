@@ -1,6 +1,7 @@
 """The commands that look into networks and runs: what they print, log and refuse."""
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -106,8 +107,10 @@ def test_speed_of_two_patterns_in_one_figure(folder: Path, trained: str, capsys:
 
 def test_strides_of_a_run(folder: Path, trained: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("analyse", "strides", trained, "--data", folder / "store", "--home", folder / "runs")
-    run(*command, "--short", 4, "--long", 8, "--threshold", 0, "--hold", 12, "--out", folder / "strides")
-    table = cells(capsys.readouterr().out)
+    capsys.readouterr()
+    run(*command, "--short", 4, "--long", 8, "--threshold", 0, "--hold", 12, "--out", folder / "strides", "--json")
+    answer = json.loads(capsys.readouterr().out)
+    table = cells((folder / "strides" / "strides_4_8_0_12.md").read_text())
     assert [row[0] for row in table[2:]] == ["4", "8", "4 or 8"]
     # recordings of 117 and 124 frames
     assert [row[2] for row in table[2:4]] == [str(30 + 31), str(15 + 16)]
@@ -120,6 +123,13 @@ def test_strides_of_a_run(folder: Path, trained: str, capsys: pytest.CaptureFixt
     metrics = Tracking.existing(sqlite_uri(folder / "runs" / "mlflow.db")).trial(trained).metrics
     assert metrics["strides_4_8_0_12 short/detections"] == 61
     assert metrics["strides_4_8_0_12 long/mpjpe_mm"] == pytest.approx(float(table[3][1]), abs=0.05)
+
+    assert (answer["run"], answer["short_frames"], answer["long_frames"], answer["hold_frames"]) == (trained, 4, 8, 12)
+    assert "centre frame" in answer["protocol"]
+    for row, (name, found) in zip(table[2:], answer["policies"].items(), strict=True):
+        assert found["mpjpe_mm"] == metrics[f"strides_4_8_0_12 {name}/mpjpe_mm"]
+        shares = [f"{found[share]:.1%}" for share in ("saved", "short_stride")]
+        assert row[1:] == [f"{found['mpjpe_mm']:.1f}", f"{found['detections']:,}", *shares]
 
 
 @pytest.mark.parametrize(

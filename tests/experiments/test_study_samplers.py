@@ -1,5 +1,7 @@
 """`posegrid study-samplers` on a tiny trained model: table, figure, what is refused."""
 
+import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,24 @@ def test_the_command_logs_table_and_figure_in_the_run(toy_store: Store, settings
     assert lines[0].startswith("sampler,eta,steps,hypotheses,aggregation,mpjpe_mm")
     assert len(lines) == 1 + 3 * 2 * 2
     assert (tmp_path / "out" / "plane.png").read_bytes()[1:4] == b"PNG"
+
+
+def test_the_command_answers_with_the_table_as_json(toy_store: Store, settings: Settings, tmp_path: Path) -> None:
+    file = model_file(tmp_path, settings, toy_store)
+    command = ["study-samplers", str(file), "--data", str(toy_store.path), "--sampler", "ddim", "--sampler", "ddpm"]
+    command += ["--steps", "6", "--hypotheses", "2", "--aggregation", "mean", "--every", "4", "--occlusion", "leg_run"]
+    result = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "out"), "--json"])
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["file"], answer["run"], answer["occlusion"]) == (str(file), None, "leg_run")
+    assert answer["protocol"] == "whole windows, tails dropped, 1 window of 4 scored"
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").read_text().splitlines()))
+    assert len(rows) == len(answer["points"]) == 2
+    for row, point in zip(rows, answer["points"], strict=True):
+        assert row == {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in point.items()}
+        assert f"{point['mpjpe_mm']:>9.2f}" in result.stderr  # told while it ran
+    enough = answer["within_half_a_mm_of_the_full_chain"]
+    assert enough["ddpm"] == next(one for one in answer["points"] if one["sampler"] == "ddpm")
 
 
 def test_models_that_do_not_sample_are_refused(toy_store: Store, lifter_settings: Settings, tmp_path: Path) -> None:
