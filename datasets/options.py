@@ -55,7 +55,8 @@ def to_values(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_values(one) for one in value]
     if is_dataclass(value):
-        return {name: to_values(getattr(value, name)) for name in _names(type(value))}
+        cls: type = type(value)
+        return {name: to_values(getattr(value, name)) for name in _names(cls)}
     return value
 
 

@@ -21,6 +21,7 @@ workers wait for (a nested trial that takes a CPU can deadlock the cluster)."""
 _ENVIRONMENT = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",  # a report waits for one poll of the controller: 2 s by default
     "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": "1800",  # a worker that misses a report is named instead of hanging for ever
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Tune would take a Ctrl-C for the end of the study
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # metrics go to MLflow, not into CSV, JSON and TensorBoard files
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",

@@ -126,7 +126,7 @@ def test_states_follow_what_was_run(grid_file: str, toy_store: Store, tracking: 
 def test_hours_add_up(grid_file: str, toy_store: Store) -> None:
     found = cost(grid_file, toy_store)
     part = found.parts[2]
-    assert part.training_s == pytest.approx(10 + 3 * part.time.epoch_s)
+    assert part.training_s == pytest.approx(30 + 3 * part.time.epoch_s)
     assert part.scoring_s == pytest.approx(2 * part.time.pattern_s)
     assert found.device_hours == pytest.approx(sum(one.training_s + one.scoring_s for one in found.parts) / 3600)
     lifters, wrappers = found.parts[:2], found.parts[2:]
