@@ -89,9 +89,9 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
             study = _open(planned, tracking, work)
             try:
                 failed = launch(study, left, Progress(left, say))
-            except BaseException:
+            except BaseException as error:
                 with suppress(NoAnswerError), tracking.at_once():  # whoever ends the command does not wait
-                    tracking.finish(study.parent, "FAILED")
+                    _ended(study, left, "KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
                 raise
     if failed:
         tracking.finish(study.parent, "FAILED")
@@ -102,6 +102,14 @@ def run(planned: Plan, where: Where, say: Say) -> Study:
         )
     tracking.finish(study.parent, "FINISHED")
     return study
+
+
+def _ended(study: Study, left: list[Work], status: str) -> None:
+    """Say of a study that ended early, and of its stages that were under way, how it ended."""
+    for run in (study.runs[item.stage.key] for item in left if item.stage.key in study.runs):
+        if study.tracking.trial(run).status == "RUNNING":
+            study.tracking.finish(run, status)
+    study.tracking.finish(study.parent, status)
 
 
 def check_workers(stages: Iterable[Stage], where: Where) -> None:
