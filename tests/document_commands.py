@@ -7,8 +7,8 @@ recipe, a grid, a run, a folder. What is kept of a word:
   model, a run id, the name of a run, or else just a word;
 - the word itself where it chooses what is done: the source of `prepare` and `fetch`, what is checked, the network whose
   checkpoint is imported, and the values of the options in `CHOICES`;
-- the key that `--set` and `--option` change, without the name of a recipe before it;
-- whether an option is repeated.
+- the table of a recipe that `--set` changes, and the setting of a source that `--option` changes;
+- whether another option is repeated.
 """
 
 import re
@@ -34,7 +34,6 @@ RUN = re.compile(r"\b(RUN(_ID)?|[0-9a-f]{8})\b")
 """Placeholders of run ids, and ids of runs that a document names."""
 RECIPE_OF = {"RECIPE": "mixste_27"}
 CHOICES = ("as_", "launch", "scale")
-CHANGES = ("set_", "option")
 SHELL = ("```", "```sh", "```bash", "```console", "```shell")
 NAMED = ("prepare", "fetch", "check")
 
@@ -129,7 +128,7 @@ def case_of(words: tuple[str, ...]) -> Case:
         else:
             option = options[word]
             given[_option(option.name, "" if option.is_flag else queue.pop(0))] += 1
-    repeated = [f"{name}{' again' * (count > 1)}" for name, count in given.items()]
+    repeated = [f"{name}{' again' * (count > 1 and name[:6] != '--set ')}" for name, count in given.items()]
     return Case(verb, (*places, *sorted(repeated), *(["-- ..."] if inner < len(left) else [])))
 
 
@@ -143,8 +142,10 @@ def _place(verb: str, number: int, word: str) -> str:
 
 def _option(name: str, value: str) -> str:
     shown_as = f"--{name.rstrip('_')}"
-    if name in CHANGES:
-        return f"{shown_as} {value.partition('=')[0].rpartition(':')[2]}"
+    if name == "set_":
+        return f"{shown_as} {value.partition('.')[0].rpartition(':')[2]}"
+    if name == "option":
+        return f"{shown_as} {value.partition('=')[0]}"
     found = value if name in CHOICES else kind(value)
     return shown_as if found in ("", "word") else f"{shown_as} {found}"
 

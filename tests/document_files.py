@@ -24,7 +24,10 @@ from posegrid.orchestration import checkpoint
 from posegrid.orchestration.released import window_shape
 
 CLIP_FRAMES = 120
-EVERY_STAGE = ("training.epochs=1", "training.steps=2", "training.batch=8", "training.warmup=0", "evaluation.every=20")
+EVERY_STAGE = (
+    *("training.epochs=1", "training.steps=2", "training.batch=8", "training.warmup=0"),
+    *("evaluation.every=20", "evaluation.batch=64"),
+)
 SIZES: dict[str, tuple[str, ...]] = {
     "d3dp": ("model.width=16", "model.depth=1", "model.heads=2", "evaluation.hypotheses=2", "evaluation.steps=2"),
     "d3prefiner": ("model.width=16", "model.depth=1", "model.heads=2", "model.steps=4"),

@@ -3,6 +3,7 @@
 A command is executed with the document's own words in a folder where the files, stores and runs of its words exist,
 and must end with status 0. Words in capitals are replaced, and options are added that make it small: fewer seconds of
 motion, networks 16 wide, two steps of training, `--launch local` in place of Ray (`ON_RAY` names tests that start it).
+Grids keep two of their patterns.
 
 Of commands that are one case (`document_commands.py` says what that is) the first is executed: with the name of another
 recipe or grid they do the same, and `test_shipped_files.py` and `test_reproduce.py` check all names. `ELSEWHERE` lists
@@ -18,9 +19,9 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,7 @@ from document_commands import (
 
 from posegrid.datasets.store import open_store
 from posegrid.experiments import catalogue, reproduce_commands, search_files
+from posegrid.experiments.catalogue import Grid
 from posegrid.experiments.cli import main
 from posegrid.orchestration import tracking_pages
 from posegrid.orchestration.tracking import MODEL_ARTIFACT, Tracking, sqlite_uri
@@ -87,7 +89,7 @@ def is_a_name(one: Shown) -> bool:
     return one.words[0].startswith("--") or (alone and (one.words == ("submit",) or bool(refused(one.words))))
 
 
-def tested_by(case: Case) -> str:
+def executed_by(case: Case) -> str:
     """The test that executes a case elsewhere, empty if it is executed here."""
     return next((test for verb, part, test in ELSEWHERE if verb == case.verb and part in case.parts), "")
 
@@ -102,7 +104,7 @@ def cases() -> dict[Case, Shown]:
 
 
 def executed_here() -> list[Any]:
-    left = [(case, one) for case, one in cases().items() if not tested_by(case)]
+    left = [(case, one) for case, one in cases().items() if not executed_by(case)]
     left.sort(key=lambda each: each[0].verb.split()[0] not in READS)
     return [pytest.param(case, one, id=str(one)) for case, one in left]
 
@@ -318,12 +320,16 @@ def aside(names: list[str]) -> Iterator[None]:
         away.rmdir()
 
 
-def smaller_grid(run: Any, words: list[str]) -> None:
-    """What `posegrid reproduce` runs, its grid with one pattern and small."""
-    if words[0] == "grid":
-        with_patterns(Path(words[1]), Path(words[1]), dict.fromkeys(("train", "test"), '["leg_run"]'))
-        words = [*words, *small_grid(words[1])]
-    run(words)
+def of_two_patterns(load: Callable[..., Grid], *words: Any) -> Grid:
+    """A grid with the first two of its patterns: no option of the command line leaves patterns out."""
+    whole = load(*words)
+    members = tuple(replace(member, train=member.train[:1]) for member in whole.members)
+    return replace(whole, train=whole.train[:2], test=whole.test[:2], members=members)
+
+
+def smaller(run: Callable[[list[str]], None], words: list[str]) -> None:
+    """A command that `posegrid reproduce` runs, its recipes small."""
+    run([*words, *(small_grid(words[1]) if words[0] == "grid" else [])])
 
 
 def until_it_answers(command: list[str], env: dict[str, str], check: bool) -> None:
@@ -351,10 +357,12 @@ def test_the_command_works(case: Case, one: Shown, world: World, monkeypatch: py
     monkeypatch.chdir(world.folder)
     words = filled(case, one.words, world)
     made = made_by(case, words)
-    if case.verb == "train":
-        monkeypatch.setattr(*NO_REPORT)  # grids and `posegrid report` build it
+    if case.verb in ("train", "grid", "reproduce"):
+        # `posegrid report` builds it, and the grid of test_cli.py
+        monkeypatch.setattr(*NO_REPORT)
     if case.verb == "reproduce":
-        monkeypatch.setattr(reproduce_commands, "_run", partial(smaller_grid, reproduce_commands._run))
+        monkeypatch.setattr(reproduce_commands, "_run", partial(smaller, reproduce_commands._run))
+    monkeypatch.setattr(catalogue, "load_grid", partial(of_two_patterns, catalogue.load_grid))
     with aside(made):
         prepare_inputs(case, words, made)
         more = shorter(case, words)
