@@ -206,7 +206,7 @@ def _figures_of_searches(tracking: Tracking, results: StudyResults) -> list[Char
         if name.endswith(".png"):
             with tracking.fetched(results.parent, name) as file:
                 content = base64.b64encode(file.read_bytes()).decode("ascii")
-            words = Path(name).stem.replace("_", " ")
+            words = Path(name).stem.replace("_", " ").capitalize()
             picture = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(words, content)
             found.append(Chart(caption=words, drawing=picture, wide=True))
     return found

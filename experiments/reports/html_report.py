@@ -92,7 +92,7 @@ def findings(found: Evidence) -> list[str]:
         value = best.scores["mpjpe_mm"][0]
         ends = found.intervals(best).get("mpjpe_mm")
         words = f"{number(value)} mm" + (f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else "")
-        below = f", {100 * (1 - value / control):.0f} % below the mean pose" if value < control else ""
+        below = _below(value, control)
         lead = f"Tested on {tested_on}" + (f" ({protocol})" if len({row.protocol for row in found.rows}) > 1 else "")
         if len(rows) == 1:
             said.append(f"{lead}: {name_of(best)} has an MPJPE of {words}{below}.")
@@ -102,6 +102,16 @@ def findings(found: Evidence) -> list[str]:
             break
     more = len(found.blocks()) - _MOST_FINDINGS
     return said[:_MOST_FINDINGS] + ([f"{more} more test patterns and protocols: see the tables."] if more > 0 else [])
+
+
+def _below(value: float, control: float) -> str:
+    """How an error compares with that of predicting the mean training pose, which takes no model."""
+    if not np.isfinite(control) or not np.isfinite(value):
+        return ""
+    share = 100 * (value / control - 1)
+    if share >= 0:
+        return f", {share:.0f} % above the mean pose: it predicts nothing yet"
+    return f", {-share:.0f} % below the mean pose"
 
 
 def _margin(found: Evidence, rows: Sequence[Any], best: Any) -> str:

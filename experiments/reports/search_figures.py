@@ -80,7 +80,7 @@ def response_surface(search: Search, found: Found) -> Figure | None:
             getattr(axis, f"set_{side}scale")("log")
     axis.use_sticky_edges = False
     axis.margins(0.06)
-    axis.set_title(f"{search.title}: {search.unit}", fontsize=10)
+    axis.set_title(f"{search.title}:\n{search.unit}", fontsize=10)
     figure.colorbar(colours, ax=axis, shrink=0.8)
     return figure
 

@@ -18,7 +18,7 @@ from posegrid.datasets.skeletons import H36M_17
 from posegrid.experiments.reports import grid_report
 from posegrid.experiments.reports.charts import Axis, Bar, Series, bars, plot
 from posegrid.experiments.reports.evidence import gather, key
-from posegrid.experiments.reports.html_report import page, warnings
+from posegrid.experiments.reports.html_report import _below, page, warnings
 from posegrid.experiments.reports.intervals import (
     METRICS,
     action_wise,
@@ -389,3 +389,15 @@ def test_a_study_of_many_members_stays_small(tmp_path: Path) -> None:
     assert [row["mpjpe_mm"] for row in rows] == [f"{80 + place:.4f}" for place in range(40)]
     text = built(results, tmp_path)
     assert len(text) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("value", "control", "said"),
+    [
+        (50.0, 200.0, ", 75 % below the mean pose"),
+        (300.0, 200.0, ", 50 % above the mean pose: it predicts nothing yet"),
+        (300.0, float("nan"), ""),
+    ],
+)
+def test_a_model_that_is_no_better_than_the_mean_pose_is_called_so(value: float, control: float, said: str) -> None:
+    assert _below(value, control) == said
