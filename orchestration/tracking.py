@@ -40,8 +40,7 @@ EXPERIMENT = "posegrid"
 _PARENT = "mlflow.parentRunId"
 _BATCH = 900  # MLflow takes at most 1000 metrics in a call
 _SINGLE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-_SHORT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
-"""For calls that must not hold up training; seconds."""
+_SHORT = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}  # seconds, for calls that must not hold up training
 _TRANSIENT = ("TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "RESOURCE_EXHAUSTED")
 
 Point = tuple[str, float, int, int]
@@ -314,9 +313,12 @@ class Tracking:
         """Log plain data as a JSON artifact; keys keep their order, which is that of rows and columns in reports."""
         self.log_text(run_id, json.dumps(content, indent=1) + "\n", name)
 
-    def log_figure(self, run_id: str, figure: Any, name: str) -> None:
-        """Log a matplotlib figure as an artifact."""
-        self._client.log_figure(run_id, figure, name)
+    def log_figure(self, run_id: str, figure: Any, name: str) -> bytes:
+        """Log a matplotlib figure as an artifact; returns the picture, which takes long to draw."""
+        with tempfile.TemporaryDirectory(prefix="posegrid-") as scratch:
+            figure.savefig(file := Path(scratch) / Path(name).name)
+            self.log_file(run_id, file, str(Path(name).parent))
+            return file.read_bytes()
 
     def artifacts(self, run_id: str, folder: str = "") -> list[str]:
         """Paths of the artifacts in a folder of a run."""

@@ -61,14 +61,13 @@ def build_report(
             say("\n" + text)
     for name, text in texts.items():
         tracking.log_text(results.parent, text, name)
-    for name, figure in figures.items():
-        tracking.log_figure(results.parent, figure, name)
+    pictures = {name: tracking.log_figure(results.parent, figure, name) for name, figure in figures.items()}
     html = page(gather(tracking, results, rows), _figures_of_searches(tracking, results))
     tracking.log_text(results.parent, html, PAGE)
     _log_diagonals(tracking, results)
     _log_pictures(tracking, results, remark)
     if out is not None:
-        _copy(out, texts | {PAGE: html}, figures)
+        _copy(out, texts | {PAGE: html}, pictures)
     remark(
         f"{PAGE}, {len(figures)} figures and {len(texts)} tables are in the parent run {results.parent} under report/"
         + (f"; copies in {out}" if out is not None else "")
@@ -212,13 +211,13 @@ def _figures_of_searches(tracking: Tracking, results: StudyResults) -> list[Char
     return found
 
 
-def _copy(out: Path, texts: dict[str, str], figures: dict[str, Figure]) -> None:
+def _copy(out: Path, texts: dict[str, str], pictures: dict[str, bytes]) -> None:
     for name, text in texts.items():
         file = out / Path(name).name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    for name, figure in figures.items():
-        figure.savefig(out / Path(name).name, dpi=120)
+    for name, picture in pictures.items():
+        (out / Path(name).name).write_bytes(picture)
 
 
 def _signs(difference: np.ndarray) -> str:
