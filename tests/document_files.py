@@ -39,7 +39,7 @@ SIZES: dict[str, tuple[str, ...]] = {
         *("model.tokens=8", "model.encoder_width=48", "model.encoder_blocks=1", "model.decoder_width=48"),
     ),
     "diffhpe": (
-        *("model.channels=8", "model.blocks=2", "model.steps=4", "model.step_embedding=16"),
+        *("model.channels=8", "model.blocks=1", "model.steps=3", "model.step_embedding=16"),
         "evaluation.hypotheses=2",
     ),
     "image_regressor": ("model.width=24", "model.depth=1", "model.heads=2", "model.patch=64"),
