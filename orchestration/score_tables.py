@@ -36,7 +36,11 @@ def actions_table(rows: dict[str, dict[str, float]], tested_on: str) -> str:
     """
     columns = list(dict.fromkeys(name for values in rows.values() for name in values))
     data = [
-        [action, tested_on, *(values[name] if math.isfinite(values.get(name, math.nan)) else None for name in columns)]
+        [
+            action,
+            tested_on,
+            *(round(values[name], 4) if math.isfinite(values.get(name, math.nan)) else None for name in columns),
+        ]
         for action, values in rows.items()
     ]
     return json.dumps({"columns": ["action", "tested_on", *columns], "data": data})
