@@ -141,7 +141,7 @@ TRAINED = {
     "uplift_upsample_351_pretrain": "none",
     "small_image_regressor": "none",
 }
-"""Recipes of runs that commands name or start from, and the pattern that each is trained with."""
+"""Recipes of runs that commands name or start from, and their patterns."""
 FILES = {"prepare": "walk.csv", "check": "walk.csv", "import-checkpoint": "best_epoch.bin", "train": "vitpose.pth"}
 NO_REPORT = ("posegrid.experiments.reports.grid_report.build_report", lambda *_: None)
 
@@ -159,14 +159,14 @@ class World:
         return next(run for name, run in self.runs.items() if name.startswith(start))
 
 
+def options(name: str, values: Sequence[str]) -> list[str]:
+    return [word for value in values for word in (name, value)]
+
+
 def posegrid(*words: str) -> None:
     with pytest.raises(SystemExit) as ended:
         main(list(words))
     assert not ended.value.code, f"posegrid {' '.join(words)}"
-
-
-def options(name: str, values: Sequence[str]) -> list[str]:
-    return [word for value in values for word in (name, value)]
 
 
 def small_grid(name: str, taken: frozenset[str] = frozenset()) -> list[str]:
