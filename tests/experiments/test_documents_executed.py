@@ -79,10 +79,6 @@ READS = ("report", "lift", "animate", "package", "register", "evaluate", "analys
 """Verbs whose commands come first: later ones add runs, and a name of a run must be that of one."""
 
 
-def every_command() -> list[Shown]:
-    return [one for document in DOCUMENTS for one in shown(document)]
-
-
 def is_a_name(one: Shown) -> bool:
     """Whether only a verb is named, without the words that it needs; or an option that all command lines have."""
     alone = not verb_of(one.words)[2]
@@ -97,7 +93,7 @@ def executed_by(case: Case) -> str:
 def cases() -> dict[Case, Shown]:
     """What is to be executed: the first command of each case."""
     found: dict[Case, Shown] = {}
-    for one in every_command():
+    for one in (one for document in DOCUMENTS for one in shown(document)):
         if not is_a_name(one) and not refused(one.words):
             found.setdefault(case_of(one.words), one)
     return found
