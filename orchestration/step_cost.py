@@ -131,26 +131,32 @@ def _counted(model: Lifter, settings: Settings, shape: PoseShape) -> NetworkCost
 def _lifts(model: Lifter, settings: Settings, batches: list[Batch], generator: torch.Generator) -> tuple[Cost, Cost]:
     """A lift of one hypothesis in the model's own way, and one as the recipe scores.
 
-    Of a diffusion model two and three evaluations are counted: the rest is a multiple of the difference.
+    Of a diffusion model two and three evaluations are counted (one and two where it has two steps): the rest is a
+    multiple of the difference.
     """
 
-    def lifted() -> Cost:
-        return _count(lambda batch: model.lift(batch, generator, 1), batches)
+    def lifted(hypotheses: int = 1) -> Cost:
+        return _count(lambda batch: model.lift(batch, generator, hypotheses), batches)
 
     own = model.chain
     if own is None:
         whole = lifted()
         return whole, whole
+    most = settings.model.get("steps", 1)
+    if settings.model.get("steps") == 1:  # the difference of a step is that of a hypothesis
+        whole = lifted()
+        each = lifted(2) + whole.times(-1)
+        return whole, whole + replace(each.times(settings.evaluation.hypotheses - 1), kernels=0.0, fixed=0.0)
+    few = 1 if settings.model.get("steps") == 2 else 2
     found = []
-    for steps in (2, 3):
+    for steps in (few, few + 1):
         model.chain = replace(own, steps=steps)
         found.append(lifted())
     model.chain = own
     each = found[1] + found[0].times(-1)
-    fixed = found[0] + each.times(-2)
+    fixed = found[0] + each.times(-few)
     chain = chosen_chain(model, settings)
     assert chain is not None
-    most = settings.model.get("steps", 1)
     # hypotheses are sampled side by side: more windows in the same number of kernels
     one, all_of = (fixed + each.times(chosen.steps or most) for chosen in (own, chain))
     extra = each.times((settings.evaluation.hypotheses - 1) * (chain.steps or most))

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -59,6 +60,13 @@ def test_steps_and_lifts_cost_what_computing_them_costs(lifter_settings: Setting
     cost = counted(fewer)
     assert cost.step.flops == really(fewer, step=True)
     assert cost.lift.flops == really(fewer, step=False)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_chains_of_few_steps(lifter_settings: Settings, wrapper_settings: Settings, steps: int) -> None:
+    plain = replace(wrapper_settings, upstream=lifter_settings.plain()).plain()
+    short = Settings.from_plain(plain | {"model": plain["model"] | {"steps": steps}}, "test")
+    assert counted(short).lift.flops == really(short, step=False)
 
 
 def test_keys_tell_networks_apart_that_cost_differently(lifter_settings: Settings, wrapper_settings: Settings) -> None:
