@@ -235,7 +235,7 @@ def test_example_is_as_documented(tmp_path):
     ]  # fmt: skip
 
 
-def test_check_lists_errors_and_fails(tmp_path):
+def test_check_lists_errors_and_fails(tmp_path, capsys):
     points, scores = made_up()
     rows = rows_of(points, scores)
     rows[4][2] = "LHipp"
@@ -244,8 +244,9 @@ def test_check_lists_errors_and_fails(tmp_path):
     lines = []
     with pytest.raises(ValueError, match=f"2 errors in {tmp_path}"):
         checks.check("keypoints", str(tmp_path), lines.append)
-    assert any("error: row 5" in line for line in lines)
-    assert any("error:" in line and "cut.json" in line for line in lines)
+    said = capsys.readouterr().out.splitlines()  # also where --json hides the other lines
+    assert any("error: row 5" in line for line in said)
+    assert any("error:" in line and "cut.json" in line for line in said)
     assert str(file) in lines
 
 
